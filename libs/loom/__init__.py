@@ -1,0 +1,1 @@
+"""The loom: what every service stands on. It knows none of them."""

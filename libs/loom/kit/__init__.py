@@ -1,0 +1,1 @@
+"""The shell: all I/O that a service process does beyond the log itself."""

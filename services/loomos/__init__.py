@@ -1,0 +1,1 @@
+"""The cloth: one folder a process type."""
