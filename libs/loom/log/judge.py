@@ -1,0 +1,187 @@
+"""Decides which records of a partition count: the one rule that writer, readers, notary and
+verifier share (design rules 1 and 2, ADR 0003).
+
+1. A marker is valid iff its epoch is the current epoch + 1; the first one wins.
+2. Any other record is valid iff it carries the current incarnation, epoch and claim, its number is
+   the claim's last + 1, and it names the digest of the claim's record before (the first one: of
+   the marker). Everything else is void, for every reader alike.
+3. Validity depends on the prefix of the log only, and reads nothing but the fixed header `loom`
+   and the digest of the stored bytes. A valid record that cannot be decoded is never void.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+HEADER = "loom"
+"""The first Kafka header of every record; anything else in its place makes the record void."""
+
+_FIXED = struct.Struct(">BBIQ16sQII32s")
+_VERSION = 1
+_LENGTHS = struct.Struct(">iI")
+ZERO_DIGEST = bytes(32)
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Kind(IntEnum):
+    """What a record turned out to be."""
+
+    VOID = 0
+    EVENT = 1
+    MARKER = 2
+
+
+class Stamp(NamedTuple):
+    """The fixed header: who wrote the record, and where it stands among the claim's records."""
+
+    kind: Kind
+    incarnation: int
+    epoch: int
+    claim: bytes
+    """128 random bits, fresh for each marker."""
+    n: int
+    """Counts the claim's records from 1; 0 for the marker."""
+    i: int
+    """Place in its command, from 1."""
+    m: int
+    """How many records the command has."""
+    before: bytes
+    """Digest of the claim's record before."""
+
+    def pack(self) -> bytes:
+        """The header's 78 bytes."""
+        return _FIXED.pack(_VERSION, *self)
+
+
+class Base(NamedTuple):
+    """Where a reader may start: a command's boundary, and what is true just before `offset`."""
+
+    incarnation: int = 0
+    offset: int = 0
+    epoch: int = 0
+    claim: bytes = bytes(16)
+    n: int = 0
+    before: bytes = ZERO_DIGEST
+
+    def text(self) -> str:
+        """One line of text, for storage; `parse` is the way back."""
+        return (
+            f"{self.incarnation}:{self.offset}:{self.epoch}:{self.claim.hex()}"
+            f":{self.n}:{self.before.hex()}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> "Base":
+        """The base that `text` gave; ValueError for anything else."""
+        incarnation, offset, epoch, claim, n, before = text.split(":")
+        return cls(
+            int(incarnation), int(offset), int(epoch), bytes.fromhex(claim), int(n),
+            bytes.fromhex(before),
+        )  # fmt: skip
+
+
+START = Base()
+"""The beginning of every log."""
+
+
+class Verdict(NamedTuple):
+    """What the judge says of one record."""
+
+    kind: Kind
+    digest: bytes
+    stamp: Stamp | None
+    reason: str = ""
+    """Why a void record is void."""
+
+    @property
+    def valid(self) -> bool:
+        """True for events and markers that count."""
+        return self.kind != Kind.VOID
+
+    @property
+    def closes(self) -> bool:
+        """True where a command ends, so that a base may follow."""
+        return self.kind == Kind.MARKER or (
+            self.kind == Kind.EVENT and self.stamp is not None and self.stamp.i == self.stamp.m
+        )
+
+
+def digest(key: bytes | None, headers: Headers, value: bytes | None) -> bytes:
+    """SHA-256 over the stored bytes: key, headers in order, value, each with its length."""
+    pack = _LENGTHS.pack
+    parts = [pack(-1 if key is None else len(key), len(headers)), key or b""]
+    for name, data in headers:
+        encoded = name.encode()
+        body = data or b""
+        parts.append(pack(len(encoded), len(body)))
+        parts.append(encoded)
+        parts.append(body)
+    parts.append(pack(-1 if value is None else len(value), 0))
+    parts.append(value or b"")
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def stamp_of(headers: Headers) -> Stamp | None:
+    """The fixed header of a record, or None when it is missing or malformed."""
+    if not headers or headers[0][0] != HEADER:
+        return None
+    data = headers[0][1]
+    if data is None or len(data) != _FIXED.size:
+        return None
+    version, kind, *rest = _FIXED.unpack(data)
+    if version != _VERSION or kind not in (Kind.EVENT, Kind.MARKER):
+        return None
+    stamp = Stamp(Kind(kind), *rest)
+    if stamp.kind == Kind.EVENT and not 1 <= stamp.i <= stamp.m:
+        return None
+    return stamp
+
+
+class Judge:
+    """Reads a partition from a base on, record by record, and tells void from valid."""
+
+    __slots__ = ("before", "claim", "epoch", "incarnation", "n")
+
+    def __init__(self, base: Base = START) -> None:
+        self.incarnation = base.incarnation
+        self.epoch = base.epoch
+        self.claim = base.claim
+        self.n = base.n
+        self.before = base.before
+
+    def admit(self, key: bytes | None, headers: Headers, value: bytes | None) -> Verdict:
+        """The verdict on the next record of the partition."""
+        mark = digest(key, headers, value)
+        stamp = stamp_of(headers)
+        if stamp is None:
+            return Verdict(Kind.VOID, mark, None, "no loom header")
+        reason = self._fault(stamp)
+        if reason:
+            return Verdict(Kind.VOID, mark, stamp, reason)
+        self.epoch = stamp.epoch
+        self.claim = stamp.claim
+        self.n = stamp.n
+        self.before = mark
+        return Verdict(stamp.kind, mark, stamp)
+
+    def base(self, next_offset: int) -> Base:
+        """The base after the last record admitted, which must have closed its command."""
+        return Base(self.incarnation, next_offset, self.epoch, self.claim, self.n, self.before)
+
+    def _fault(self, stamp: Stamp) -> str:
+        if stamp.incarnation != self.incarnation:
+            return f"incarnation {stamp.incarnation}, the log's is {self.incarnation}"
+        if stamp.kind == Kind.MARKER:
+            if stamp.epoch != self.epoch + 1:
+                return f"marker of epoch {stamp.epoch}, expected {self.epoch + 1}"
+            return "" if stamp.n == 0 else f"marker numbered {stamp.n}"
+        if stamp.epoch != self.epoch:
+            return f"epoch {stamp.epoch}, the current one is {self.epoch}"
+        if stamp.claim != self.claim:
+            return "another claim"
+        if stamp.n != self.n + 1:
+            return f"number {stamp.n}, expected {self.n + 1}"
+        return "" if stamp.before == self.before else "does not follow the record before it"
