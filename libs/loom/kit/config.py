@@ -54,7 +54,7 @@ class Settings:
 
     @classmethod
     def load(cls, service: str, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """The settings of a service; raises InvalidSetting with one line about the first bad one."""
+        """The settings of a service; raises InvalidSetting about the first bad value."""
         given = {key: value for key, value in environ.items() if key.startswith("LOOMOS_")}
         if not NAME.fullmatch(service):
             raise InvalidSetting(f"service is {service!r}: want a name such as 'scheduler'")
@@ -179,7 +179,7 @@ def security(value: str, kafka: str) -> str:
     chosen("LOOMOS_KAFKA_SECURITY", value, SECURITY)
     if value == "SASL_PLAINTEXT" and not local:
         raise InvalidSetting(
-            f"LOOMOS_KAFKA_SECURITY is {value!r} but {kafka} is not on loopback: want SASL_SSL or SSL"
+            f"LOOMOS_KAFKA_SECURITY is {value!r} but {kafka} is not on loopback: want SASL_SSL"
         )
     return value
 
