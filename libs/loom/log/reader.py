@@ -1,0 +1,181 @@
+"""Reads one partition, judged, from a base on.
+
+1. A reader starts at offset 0 or at a base: the place right behind a valid record that closed its
+   command. The record before the base is read again and must be that one, else the log went
+   backwards or regrew: `LogDiverged` names the partition, and nobody reads on in silence.
+2. Offsets may be sparse. A void record is handed out too, marked as such.
+3. A valid record that cannot be decoded stops the reader (`catalogue.Undecodable`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from loom.decider import Position, Recorded
+from loom.log import envelope
+from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
+from loom.log.topics import Bus, connection
+
+__all__ = ["Judged", "LogDiverged", "Reader", "follow"]
+
+BATCH_RECORDS_MAX = 2000
+FETCH_WAIT_MS = 2000
+
+
+class LogDiverged(Exception):
+    """The log is not the one that the stored base speaks of."""
+
+
+class Judged(NamedTuple):
+    """A record as stored, and what the judge says of it."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    verdict: Verdict
+
+
+class Reader:
+    """Follows one partition; not shared between tasks."""
+
+    def __init__(self, bus: Bus, topic: str, partition: int, base: Base = START) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.judge = Judge(base)
+        self.base = base
+        """The base behind the last valid command that was handed out."""
+        self._tp = TopicPartition(topic, partition)
+        self.next_offset = base.offset
+        self._consumer = AIOKafkaConsumer(
+            **connection(bus),
+            client_id="loomos-reader",
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=8 * 1024 * 1024,
+            fetch_max_bytes=16 * 1024 * 1024,
+        )
+
+    async def start(self) -> None:
+        """Connect, and check that the log still holds the base; raises LogDiverged."""
+        await self._consumer.start()
+        self._consumer.assign([self._tp])
+        await self._check()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    async def end(self) -> int:
+        """The offset behind the last record that the broker has now."""
+        return (await self._consumer.end_offsets([self._tp]))[self._tp]
+
+    async def batch(
+        self, wait_ms: int = 1000, records_max: int = BATCH_RECORDS_MAX
+    ) -> list[Judged]:
+        """The next records, at most `records_max`; empty when none came within `wait_ms`."""
+        try:
+            found = await self._consumer.getmany(
+                self._tp, timeout_ms=wait_ms, max_records=records_max
+            )
+        except OffsetOutOfRangeError as error:
+            raise self._diverged(f"offset {self.next_offset} is not in the log any more") from error
+        admit = self.judge.admit
+        judged = []
+        for record in found.get(self._tp, ()):
+            if record.offset < self.next_offset:
+                continue
+            verdict = admit(record.key, record.headers, record.value)
+            self.next_offset = record.offset + 1
+            judged.append(
+                Judged(
+                    record.offset,
+                    record.timestamp,
+                    record.key,
+                    record.value,
+                    record.headers,
+                    verdict,
+                )
+            )
+            if verdict.closes:
+                self.base = self.judge.base(record.offset + 1)
+        return judged
+
+    async def events(self) -> AsyncIterator[tuple[Recorded, Base]]:
+        """Valid events for ever, each with the base behind it (its command's last one closes it)."""
+        while True:
+            for record in await self.batch():
+                if record.verdict.kind == Kind.EVENT:
+                    yield self.recorded(record), self.base
+
+    def recorded(self, record: Judged) -> Recorded:
+        """A valid event, decoded."""
+        stamp = record.verdict.stamp
+        assert stamp is not None
+        position = Position(self.topic, self.partition, record.offset, stamp.incarnation)
+        return envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
+
+    def lag_s(self) -> float:
+        """Seconds since the reader was last known to stand at the log's end; 0 while it does."""
+        highwater = self._consumer.highwater(self._tp)
+        polled_ms = self._consumer.last_poll_timestamp(self._tp)
+        if highwater is None or polled_ms is None or self.next_offset < highwater:
+            return float("inf")
+        return max(0.0, time.time() - polled_ms / 1000 - FETCH_WAIT_MS / 1000)
+
+    async def _check(self) -> None:
+        base = self.judge.base(self.next_offset)
+        if self.next_offset == 0:
+            self._consumer.seek(self._tp, 0)
+            return
+        end = await self.end()
+        if end < self.next_offset:
+            raise self._diverged(f"the log ends at {end}, this reader was at {self.next_offset}")
+        self._consumer.seek(self._tp, self.next_offset - 1)
+        async with asyncio.timeout(30):
+            found: list = []
+            while not found:
+                try:
+                    batches = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=1)
+                except OffsetOutOfRangeError as error:
+                    raise self._diverged(f"offset {self.next_offset - 1} is gone") from error
+                found = batches.get(self._tp, [])
+        before = found[0]
+        stamp = stamp_of(before.headers)
+        if (
+            before.offset != self.next_offset - 1
+            or stamp is None
+            or (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n)
+            != (base.incarnation, base.epoch, base.claim, base.n)
+            or digest(before.key, before.headers, before.value) != base.before
+        ):
+            raise self._diverged(
+                f"the record at offset {self.next_offset - 1} is not the one that was read before"
+            )
+
+    def _diverged(self, what: str) -> LogDiverged:
+        return LogDiverged(
+            f"partition {self.topic}/{self.partition}: {what}; stop, and restore the log or this "
+            "reader's position"
+        )
+
+
+async def follow(
+    bus: Bus, topic: str, partition: int, base: Base = START
+) -> AsyncIterator[tuple[Recorded, Base]]:
+    """Valid events of a partition from a base on, live, until the caller stops iterating."""
+    reader = Reader(bus, topic, partition, base)
+    await reader.start()
+    try:
+        async for found in reader.events():
+            yield found
+    finally:
+        await reader.stop()

@@ -1,0 +1,233 @@
+"""The one writer of a partition: claims it, appends commands, confirms them by reading back.
+
+1. A claim is a marker with the log's epoch + 1 and 128 fresh random bits. Whoever reads another
+   marker of that epoch first has lost (`Deposed`).
+2. Nothing is answered by what the producer says. A command is confirmed when its records, and all
+   of this claim's before them, were read back valid; matched by number and digest, not by offset.
+3. Any other valid record of this claim, a foreign marker, an own record read as void that is no
+   copy of a confirmed one, a failed send, or no read-back within the deadline is `Doubt`: the
+   writer is dropped with all it knew, and a new one claims and refolds.
+4. A command's records travel in one record batch. A number handed to the producer is never used
+   again. The producer belongs to the claim and is dropped without waiting for it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+
+from loom.log import envelope
+from loom.log.clock import now_us
+from loom.log.envelope import Draft, Sealed
+from loom.log.judge import ZERO_DIGEST, Base, Kind, Stamp
+from loom.log.reader import Judged, Reader
+from loom.log.topics import Bus, connection
+
+__all__ = ["BATCH_BYTES_MAX", "COMMAND_BYTES_MAX", "Appended", "Deposed", "Doubt", "Writer"]
+
+BATCH_BYTES_MAX = 900_000
+COMMAND_BYTES_MAX = 800_000
+READ_BACK_S = 10.0
+"""How long a sent record may stay unread before it is in doubt."""
+
+
+class Doubt(Exception):
+    """What the log holds is not known any more; claim again and refold."""
+
+
+class Deposed(Doubt):
+    """Another claim is valid now."""
+
+
+@dataclass(slots=True, eq=False)
+class Appended:
+    """One command on its way: `confirmed` is set by reading it back."""
+
+    sealed: list[Sealed]
+    last_n: int
+    confirmed: asyncio.Future[int]
+    """The offset of its last record; carries the Doubt when it was never read back."""
+
+
+class Writer:
+    """One claim on one partition; after a Doubt it is of no further use."""
+
+    def __init__(self, bus: Bus, topic: str, partition: int, owner: str, base: Base) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.owner = owner
+        self.reader = Reader(bus, topic, partition, base)
+        self.claim = secrets.token_bytes(16)
+        self.epoch = 0
+        self.voids = 0
+        """Records of this partition that were void since the claim began."""
+        self._bus = bus
+        self._producer: AIOKafkaProducer | None = None
+        self._n = 0
+        self._before = ZERO_DIGEST
+        self._confirmed_n = 0
+        self._sent: deque[tuple[Sealed, Appended, float]] = deque()
+        self._failure: Doubt | None = None
+
+    async def begin(self, heard: Callable[[list[Judged]], Awaitable[None]]) -> None:
+        """Read to the end, claim, read to the claim; `heard` gets the records on the way.
+
+        Raises Deposed when another claim won, Doubt when the marker was not read in time, and
+        LogDiverged when the log is not the base's.
+        """
+        await self.reader.start()
+        end = await self.reader.end()
+        while self.reader.next_offset < end:
+            await heard(await self.reader.batch())
+        self._producer = AIOKafkaProducer(
+            **connection(self._bus),
+            client_id=f"loomos-writer-{self.owner}",
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            max_batch_size=1_000_000,
+            max_request_size=1_048_576,
+            linger_ms=0,
+            request_timeout_ms=int(READ_BACK_S * 1000),
+        )
+        async with asyncio.timeout(READ_BACK_S):
+            await self._producer.start()
+        await self._mark(heard)
+
+    def append(self, commands: list[list[Draft]]) -> list[Appended]:
+        """Number and seal the commands' records; `send` must follow with what this returned.
+
+        Each command is at least one record and at most COMMAND_BYTES_MAX, checked by the caller.
+        """
+        if self._failure:
+            raise self._failure
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        made = []
+        for drafts in commands:
+            appended = Appended([], self._n + len(drafts), loop.create_future())
+            for index, record in enumerate(drafts, start=1):
+                self._n += 1
+                stamp = Stamp(
+                    Kind.EVENT, self.reader.judge.incarnation, self.epoch, self.claim,
+                    self._n, index, len(drafts), self._before,
+                )  # fmt: skip
+                sealed = envelope.seal(record, stamp)
+                self._before = sealed.digest
+                appended.sealed.append(sealed)
+                self._sent.append((sealed, appended, now))
+            made.append(appended)
+        return made
+
+    async def send(self, commands: list[Appended]) -> None:
+        """Hand what was appended to the producer, whole commands to a batch; waits for its room."""
+        batch: list[Sealed] = []
+        size = 0
+        for command in commands:
+            grown = sum(bytes_of(record) for record in command.sealed)
+            if batch and size + grown > BATCH_BYTES_MAX:
+                await self._send_batch(batch)
+                batch, size = [], 0
+            batch += command.sealed
+            size += grown
+        await self._send_batch(batch)
+
+    async def confirm(self, confirmed: Callable[[Judged], None]) -> None:
+        """Read back for ever, resolving what was appended; ends only by raising Doubt.
+
+        `confirmed` gets every valid event of this claim, in order, right before it is answered.
+        """
+        try:
+            while True:
+                records = await self.reader.batch(wait_ms=250)
+                for record in records:
+                    self._hear(record, confirmed)
+                if self._failure:
+                    raise self._failure
+                if self._sent and time.monotonic() - self._sent[0][2] > READ_BACK_S:
+                    raise Doubt(f"not read back within {READ_BACK_S:.0f} s")
+        except Exception as error:
+            self.fail(error if isinstance(error, Doubt) else Doubt(repr(error)))
+            raise
+
+    def fail(self, doubt: Doubt) -> None:
+        """Everything unconfirmed is in doubt from now on."""
+        self._failure = self._failure or doubt
+        while self._sent:
+            appended = self._sent.popleft()[1]
+            if not appended.confirmed.done():
+                appended.confirmed.set_exception(self._failure)
+
+    async def close(self) -> None:
+        """Drop the claim; the producer's own stop can hang and is not waited for."""
+        self.fail(Doubt("the writer was closed"))
+        if self._producer is not None:
+            stopping = asyncio.create_task(self._producer.stop())
+            await asyncio.wait([stopping], timeout=1)
+            stopping.cancel()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.reader.stop(), 5)
+
+    async def _mark(self, heard: Callable[[list[Judged]], Awaitable[None]]) -> None:
+        judge = self.reader.judge
+        self.epoch = judge.epoch + 1
+        stamp = Stamp(Kind.MARKER, judge.incarnation, self.epoch, self.claim, 0, 1, 1, ZERO_DIGEST)
+        await self._send_batch([envelope.marker(stamp, self.owner, now_us())])
+        deadline = time.monotonic() + READ_BACK_S
+        while judge.claim != self.claim:
+            if time.monotonic() > deadline:
+                raise Doubt(f"own marker not read back within {READ_BACK_S:.0f} s")
+            records = await self.reader.batch(wait_ms=250)
+            await heard(records)
+            if judge.epoch >= self.epoch and judge.claim != self.claim:
+                raise Deposed(f"epoch {self.epoch} went to another claim")
+        self._before = judge.before
+
+    async def _send_batch(self, records: list[Sealed]) -> None:
+        assert self._producer is not None
+        builder = self._producer.create_batch()
+        for record in records:
+            fitted = builder.append(
+                key=record.key, value=record.value, timestamp=None, headers=record.headers
+            )
+            if fitted is None:
+                self.fail(Doubt("a batch outgrew its limit"))
+                raise Doubt("a batch outgrew its limit")
+        builder.close()
+        sending = await self._producer.send_batch(builder, self.topic, partition=self.partition)
+        sending.add_done_callback(self._sent_batch)
+
+    def _sent_batch(self, sending: asyncio.Future) -> None:
+        if not sending.cancelled() and sending.exception() is not None:
+            self._failure = self._failure or Doubt(f"send failed: {sending.exception()!r}")
+
+    def _hear(self, record: Judged, confirmed: Callable[[Judged], None]) -> None:
+        verdict = record.verdict
+        stamp = verdict.stamp
+        own = stamp is not None and stamp.claim == self.claim
+        if verdict.kind == Kind.VOID:
+            self.voids += 1
+            if own and stamp is not None and stamp.n > self._confirmed_n:
+                raise Deposed(f"own record {stamp.n} is void: {verdict.reason}")
+            return
+        if verdict.kind == Kind.MARKER:
+            raise Deposed(f"epoch {self.reader.judge.epoch} was claimed by another")
+        assert stamp is not None
+        if not self._sent or self._sent[0][0].digest != verdict.digest:
+            raise Doubt(f"a valid record {stamp.n} of this claim that it did not write")
+        _, appended, _ = self._sent.popleft()
+        self._confirmed_n = stamp.n
+        confirmed(record)
+        if stamp.n == appended.last_n and not appended.confirmed.done():
+            appended.confirmed.set_result(record.offset)
+
+
+def bytes_of(record: Sealed) -> int:
+    """Bytes that a record takes in a batch, counted generously."""
+    headers = sum(len(name) + len(data) + 8 for name, data in record.headers)
+    return len(record.key) + len(record.value) + headers + 70
