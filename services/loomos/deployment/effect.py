@@ -1,0 +1,78 @@
+"""Brings what was decided to the runtime, and its answer back as a command.
+
+An effect may run twice for one event: the runtime answers the same order the same way, refuses
+orders older than the newest it knows, and reports about an old revision change nothing.
+"""
+
+from loom.decider import Command, Recorded
+from loom.kit.errors import Failure
+from loom.kit.service import Shell
+from loom.v1 import deployment_pb2 as pb
+from loom.v1 import runtime_pb2
+
+__all__ = ["effect"]
+
+PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNAUTHENTICATED"})
+"""What may go away by itself: the shell tries the effect again."""
+
+
+async def effect(record: Recorded, shell: Shell) -> list[Command]:
+    """What an event causes at the runtime, reported back."""
+    match record.event:
+        case pb.DeploymentRequested() as event:
+            return await load(event, record, shell)
+        case pb.DeploymentStopped() as event:
+            await shell.tell(
+                runtime_pb2.UnloadModelRequest(
+                    deployment_id=event.deployment_id, revision=event.revision
+                ),
+                key="unload",
+                correlation_id=record.correlation_id,
+                causation_id=record.id,
+            )
+            return [Command(pb.ReportDeploymentUnloadedRequest(deployment_id=event.deployment_id))]
+        case _:
+            return []
+
+
+async def load(event: pb.DeploymentRequested, record: Recorded, shell: Shell) -> list[Command]:
+    """Order the revision; a refusal for good is reported as the revision's failure."""
+    started = pb.ReportDeploymentStartedRequest(
+        deployment_id=event.deployment_id, revision=event.revision
+    )
+    order = runtime_pb2.LoadModelRequest(
+        deployment_id=event.deployment_id,
+        revision=event.revision,
+        project_id=event.project_id,
+        model_name=event.model_name,
+        version=event.version,
+        environment=event.environment,
+        plugin=event.plugin,
+        artifact=event.artifact,
+    )
+    story = {"correlation_id": record.correlation_id, "causation_id": record.id}
+    await shell.tell(started, key="started", **story)
+    try:
+        answer = await shell.tell(order, key="load", **story)
+    except Failure as failure:
+        if failure.code in PASSING:
+            raise
+        return [
+            Command(
+                pb.ReportDeploymentFailedRequest(
+                    deployment_id=event.deployment_id,
+                    revision=event.revision,
+                    reason=f"{failure.code}: {failure.message}",
+                )
+            )
+        ]
+    assert isinstance(answer, runtime_pb2.LoadModelResponse)
+    return [
+        Command(
+            pb.ReportDeploymentReadyRequest(
+                deployment_id=event.deployment_id,
+                revision=event.revision,
+                endpoint=answer.endpoint,
+            )
+        )
+    ]
