@@ -146,7 +146,7 @@ def judge(kind: str, value: Any, path: str, found: list[Violation]) -> None:
 
 @cache
 def plan(descriptor: Descriptor) -> tuple[Checked, ...]:
-    """The fields of a type that need a look; empty for most types, so that most calls pay little."""
+    """The fields of a type that need a look beyond their own rules; few, so a check is cheap."""
     return tuple(
         field for one in descriptor.fields if (field := checked(one, frozenset())) is not None
     )
