@@ -1,7 +1,8 @@
 """Decides which records of a partition count: the one rule that writer, readers, notary and
 verifier share (design rules 1 and 2, ADR 0003).
 
-1. A marker is valid iff its epoch is the current epoch + 1; the first one wins.
+1. A marker is valid iff its epoch is the current epoch + 1; the first one wins. It may begin the
+   next incarnation of a restored log.
 2. Any other record is valid iff it carries the current incarnation, epoch and claim, its number is
    the claim's last + 1, and it names the digest of the claim's record before (the first one: of
    the marker). Everything else is void, for every reader alike.
@@ -161,6 +162,7 @@ class Judge:
         reason = self._fault(stamp)
         if reason:
             return Verdict(Kind.VOID, mark, stamp, reason)
+        self.incarnation = stamp.incarnation
         self.epoch = stamp.epoch
         self.claim = stamp.claim
         self.n = stamp.n
@@ -172,7 +174,9 @@ class Judge:
         return Base(self.incarnation, next_offset, self.epoch, self.claim, self.n, self.before)
 
     def _fault(self, stamp: Stamp) -> str:
-        if stamp.incarnation != self.incarnation:
+        # A restored log goes on in the next incarnation, which only a marker may begin.
+        later = int(stamp.kind == Kind.MARKER)
+        if not self.incarnation <= stamp.incarnation <= self.incarnation + later:
             return f"incarnation {stamp.incarnation}, the log's is {self.incarnation}"
         if stamp.kind == Kind.MARKER:
             if stamp.epoch != self.epoch + 1:

@@ -2,7 +2,9 @@
 
 1. A reader starts at offset 0 or at a base: the place right behind a valid record that closed its
    command. The record before the base is read again and must be that one, else the log went
-   backwards or regrew: `LogDiverged` names the partition, and nobody reads on in silence.
+   backwards or regrew: `LogDiverged` names the partition, and nobody reads on in silence. A live
+   reader looks again at every marker that it meets and whenever nothing came for a while, for a
+   log can regrow under it while the broker is away.
 2. Offsets may be sparse. A void record is handed out too, marked as such.
 3. A valid record that cannot be decoded stops the reader (`catalogue.Undecodable`).
 """
@@ -10,7 +12,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -24,6 +26,7 @@ __all__ = ["Judged", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 2000
+CHECK_S = 60.0
 
 
 class LogDiverged(Exception):
@@ -39,6 +42,8 @@ class Judged(NamedTuple):
     value: bytes | None
     headers: Headers
     verdict: Verdict
+    base: Base
+    """The base behind the last command that was complete with this record."""
 
 
 class Reader:
@@ -52,6 +57,8 @@ class Reader:
         """The base behind the last valid command that was handed out."""
         self._tp = TopicPartition(topic, partition)
         self.next_offset = base.offset
+        self._suspicious = False
+        self._check_at = float("inf")
         self._consumer = AIOKafkaConsumer(
             **connection(bus),
             client_id="loomos-reader",
@@ -82,6 +89,8 @@ class Reader:
         self, wait_ms: int = 1000, records_max: int = BATCH_RECORDS_MAX
     ) -> list[Judged]:
         """The next records, at most `records_max`; empty when none came within `wait_ms`."""
+        if self._suspicious or time.monotonic() > self._check_at:
+            await self._check()
         try:
             found = await self._consumer.getmany(
                 self._tp, timeout_ms=wait_ms, max_records=records_max
@@ -95,6 +104,10 @@ class Reader:
                 continue
             verdict = admit(record.key, record.headers, record.value)
             self.next_offset = record.offset + 1
+            if verdict.kind == Kind.MARKER:
+                self._suspicious = True
+            if verdict.closes:
+                self.base = self.judge.base(record.offset + 1)
             judged.append(
                 Judged(
                     record.offset,
@@ -103,18 +116,19 @@ class Reader:
                     record.value,
                     record.headers,
                     verdict,
+                    self.base,
                 )
             )
-            if verdict.closes:
-                self.base = self.judge.base(record.offset + 1)
+        if judged:
+            self._check_at = time.monotonic() + CHECK_S
         return judged
 
     async def events(self) -> AsyncIterator[tuple[Recorded, Base]]:
-        """Valid events for ever, each with the base behind it (its command's last one closes it)."""
+        """Valid events for ever, each with the base behind the last complete command."""
         while True:
             for record in await self.batch():
                 if record.verdict.kind == Kind.EVENT:
-                    yield self.recorded(record), self.base
+                    yield self.recorded(record), record.base
 
     def recorded(self, record: Judged) -> Recorded:
         """A valid event, decoded."""
@@ -132,34 +146,40 @@ class Reader:
         return max(0.0, time.time() - polled_ms / 1000 - FETCH_WAIT_MS / 1000)
 
     async def _check(self) -> None:
-        base = self.judge.base(self.next_offset)
-        if self.next_offset == 0:
-            self._consumer.seek(self._tp, 0)
-            return
-        end = await self.end()
-        if end < self.next_offset:
-            raise self._diverged(f"the log ends at {end}, this reader was at {self.next_offset}")
-        self._consumer.seek(self._tp, self.next_offset - 1)
+        """Compare the record before the base with the base; go on where the reader stood."""
+        self._suspicious = False
+        self._check_at = time.monotonic() + CHECK_S
+        base = self.base
+        if base.offset > 0:
+            end = await self.end()
+            if end < self.next_offset:
+                raise self._diverged(
+                    f"the log ends at {end}, this reader was at {self.next_offset}"
+                )
+            before = await self._record_at(base.offset - 1)
+            stamp = stamp_of(before.headers)
+            if (
+                before.offset != base.offset - 1
+                or stamp is None
+                or (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n)
+                != (base.incarnation, base.epoch, base.claim, base.n)
+                or digest(before.key, before.headers, before.value) != base.before
+            ):
+                raise self._diverged(
+                    f"the record at offset {base.offset - 1} is not the one that was read before"
+                )
+        self._consumer.seek(self._tp, self.next_offset)
+
+    async def _record_at(self, offset: int) -> Any:
+        self._consumer.seek(self._tp, offset)
         async with asyncio.timeout(30):
-            found: list = []
-            while not found:
+            while True:
                 try:
-                    batches = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=1)
+                    found = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=1)
                 except OffsetOutOfRangeError as error:
-                    raise self._diverged(f"offset {self.next_offset - 1} is gone") from error
-                found = batches.get(self._tp, [])
-        before = found[0]
-        stamp = stamp_of(before.headers)
-        if (
-            before.offset != self.next_offset - 1
-            or stamp is None
-            or (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n)
-            != (base.incarnation, base.epoch, base.claim, base.n)
-            or digest(before.key, before.headers, before.value) != base.before
-        ):
-            raise self._diverged(
-                f"the record at offset {self.next_offset - 1} is not the one that was read before"
-            )
+                    raise self._diverged(f"offset {offset} is not in the log any more") from error
+                if found.get(self._tp):
+                    return found[self._tp][0]
 
     def _diverged(self, what: str) -> LogDiverged:
         return LogDiverged(

@@ -70,7 +70,6 @@ class Writer:
         self._producer: AIOKafkaProducer | None = None
         self._n = 0
         self._before = ZERO_DIGEST
-        self._confirmed_n = 0
         self._sent: deque[tuple[Sealed, Appended, float]] = deque()
         self._failure: Doubt | None = None
 
@@ -137,16 +136,13 @@ class Writer:
             size += grown
         await self._send_batch(batch)
 
-    async def confirm(self, confirmed: Callable[[Judged], None]) -> None:
-        """Read back for ever, resolving what was appended; ends only by raising Doubt.
-
-        `confirmed` gets every valid event of this claim, in order, right before it is answered.
-        """
+    async def confirm(self) -> None:
+        """Read back for ever, resolving what was appended; ends only by raising Doubt."""
         try:
             while True:
                 records = await self.reader.batch(wait_ms=250)
                 for record in records:
-                    self._hear(record, confirmed)
+                    self._hear(record)
                 if self._failure:
                     raise self._failure
                 if self._sent and time.monotonic() - self._sent[0][2] > READ_BACK_S:
@@ -206,14 +202,13 @@ class Writer:
         if not sending.cancelled() and sending.exception() is not None:
             self._failure = self._failure or Doubt(f"send failed: {sending.exception()!r}")
 
-    def _hear(self, record: Judged, confirmed: Callable[[Judged], None]) -> None:
+    def _hear(self, record: Judged) -> None:
         verdict = record.verdict
         stamp = verdict.stamp
-        own = stamp is not None and stamp.claim == self.claim
         if verdict.kind == Kind.VOID:
             self.voids += 1
-            if own and stamp is not None and stamp.n > self._confirmed_n:
-                raise Deposed(f"own record {stamp.n} is void: {verdict.reason}")
+            if any(verdict.digest == sealed.digest for sealed, _, _ in self._sent):
+                raise Deposed(f"an own record is void: {verdict.reason}")
             return
         if verdict.kind == Kind.MARKER:
             raise Deposed(f"epoch {self.reader.judge.epoch} was claimed by another")
@@ -221,8 +216,6 @@ class Writer:
         if not self._sent or self._sent[0][0].digest != verdict.digest:
             raise Doubt(f"a valid record {stamp.n} of this claim that it did not write")
         _, appended, _ = self._sent.popleft()
-        self._confirmed_n = stamp.n
-        confirmed(record)
         if stamp.n == appended.last_n and not appended.confirmed.done():
             appended.confirmed.set_result(record.offset)
 

@@ -1,0 +1,108 @@
+"""One command on its way to its answer, and the words in which it is refused or left in doubt."""
+
+import asyncio
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from loom.decider import Code, Position, Rejected
+from loom.kit.answers import Answer
+from loom.kit.authorize import Caller
+from loom.kit.errors import Failure
+from loom.log.envelope import Draft
+from loom.v1 import common_pb2
+
+__all__ = [
+    "Entry",
+    "finish",
+    "follow_twin",
+    "settle_known",
+    "subject_of",
+    "unknown_outcome",
+    "unknown_subject",
+    "used_otherwise",
+]
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One command on its way to its answer."""
+
+    request: Message
+    caller: Caller
+    shard: str
+    action: str
+    command_id: str
+    digest: bytes
+    issued_at_us: int
+    correlation_id: str
+    causation_id: str
+    traceparent: str
+    expected: dict[str, int]
+    """Versions of streams that the caller saw."""
+    answer: asyncio.Future[Answer]
+
+
+def finish(answer: Answer, drafts: list[Draft], position: Position) -> None:
+    """Complete an answer from the confirmed records of its command."""
+    answer.position = position
+    first = drafts[0]
+    if isinstance(first.event, common_pb2.CommandRefused):
+        answer.code, answer.message = first.event.code, first.event.message
+        answer.field = first.event.field
+    elif isinstance(first.event, common_pb2.CommandAcknowledged):
+        answer.id, answer.version = first.event.subject or first.stream, first.version
+    else:
+        answer.id = first.stream
+        answer.version = max(d.version for d in drafts if d.stream == first.stream)
+
+
+def settle_known(entry: Entry, known: Answer) -> None:
+    """Answer a repeated command as it was answered before."""
+    if known.digest != entry.digest:
+        entry.answer.set_exception(used_otherwise(entry))
+    else:
+        entry.answer.set_result(known)
+
+
+def follow_twin(entry: Entry, digest: bytes, done: asyncio.Future[Answer]) -> None:
+    """Give an entry the answer of the command in flight that has its id."""
+    if entry.answer.done():
+        return
+    if done.cancelled():
+        entry.answer.set_exception(unknown_outcome("the partition is being claimed anew"))
+    elif (error := done.exception()) is not None:
+        entry.answer.set_exception(error)
+    elif digest != entry.digest:
+        entry.answer.set_exception(used_otherwise(entry))
+    else:
+        entry.answer.set_result(done.result())
+
+
+def used_otherwise(entry: Entry) -> Failure:
+    """The same command id with other content."""
+    return Failure(
+        "ALREADY_EXISTS",
+        f"command id {entry.command_id!r} was used with other content: take a new id",
+        "command-id",
+    )
+
+
+def unknown_outcome(why: str) -> Failure:
+    """What a caller hears when the log may or may not have his command."""
+    return Failure(
+        "UNAVAILABLE", f"{why}: outcome unknown, retry with the same command id", reason="UNKNOWN"
+    )
+
+
+def unknown_subject(request: Message) -> Rejected:
+    """The one answer for ids that do not exist and ids that the caller may not know of."""
+    field = request.DESCRIPTOR.fields[0].name
+    return Rejected(Code.NOT_FOUND, f"no {field} {subject_of(request)!r}", field)
+
+
+def subject_of(request: Message) -> str:
+    """The stream that a command names in its first field, or ""."""
+    fields = request.DESCRIPTOR.fields
+    first = getattr(request, fields[0].name) if fields else ""
+    return first[:200] if isinstance(first, str) else ""

@@ -1,0 +1,170 @@
+"""Folds one partition of a service's log into states, foreign facts included.
+
+1. State changes only by folding a valid record of the own log. Foreign facts enter by
+   `inputs.advanced`, whose folding applies exactly the foreign range that it names; a digest of
+   what was heard there is compared, so two folds of one log cannot differ in silence.
+2. A foreign event goes to the shard of its own key where the service says `same_shard`, else to
+   every shard; a shard that comes later starts from all that was heard before it.
+3. Live decisions, reactors and time travel fold by this one class.
+"""
+
+import copy
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from loom.decider import Recorded
+from loom.kit.contract import Hears, Service
+from loom.log.judge import START, Kind
+from loom.log.reader import LogDiverged, Reader
+from loom.log.topics import Bus
+from loom.v1 import common_pb2
+
+__all__ = ["Folder", "Heard", "Inputs"]
+
+
+@dataclass(slots=True)
+class Heard:
+    """A complete foreign command: the events of it that the service listens to."""
+
+    next_offset: int
+    incarnation: int
+    events: list[tuple[Recorded, bytes]] = field(default_factory=list)
+
+
+class Inputs:
+    """One foreign partition, read ahead."""
+
+    def __init__(self, bus: Bus, hears: Hears, topic: str, partition: int) -> None:
+        self.hears = hears
+        self.topic = topic
+        self.partition = partition
+        self.next_offset = 0
+        """Where the folded state stands in the foreign partition."""
+        self.waiting: deque[Heard] = deque()
+        self._reader = Reader(bus, topic, partition, START)
+        self._open: list[tuple[Recorded, bytes]] = []
+        self._read_to = 0
+        self._started = False
+
+    async def read(self, wait_ms: int) -> bool:
+        """Read ahead once; True when something that the service listens to is waiting."""
+        if not self._started:
+            await self._reader.start()
+            self._started = True
+        types = self.hears.types
+        for record in await self._reader.batch(wait_ms):
+            if record.verdict.kind == Kind.EVENT:
+                kind = next((v for k, v in record.headers if k == "ce_type"), b"").decode()
+                if not types or kind in types:
+                    self._open.append((self._reader.recorded(record), record.verdict.digest))
+            if record.verdict.closes:
+                self._read_to = record.offset + 1
+                if self._open:
+                    incarnation = self._reader.judge.incarnation
+                    self.waiting.append(Heard(record.offset + 1, incarnation, self._open))
+                    self._open = []
+        return bool(self.waiting)
+
+    def advance(self) -> common_pb2.Input | None:
+        """Take all that waits, as the input that an `inputs.advanced` event names."""
+        if not self.waiting:
+            return None
+        last = self.waiting[-1]
+        place = common_pb2.Position(
+            topic=self.topic,
+            partition=self.partition,
+            offset=last.next_offset,
+            incarnation=last.incarnation,
+        )
+        return common_pb2.Input(
+            next=place, from_offset=self.next_offset, digest=digest_of(self.waiting)
+        )
+
+    async def take(self, moved: common_pb2.Input) -> list[Recorded]:
+        """The foreign events of the range, waiting for them to be read; raises LogDiverged."""
+        until = moved.next.offset
+        while self._read_to < until:
+            await self.read(wait_ms=500)
+        taken: list[Heard] = []
+        while self.waiting and self.waiting[0].next_offset <= until:
+            taken.append(self.waiting.popleft())
+        if moved.from_offset != self.next_offset or digest_of(taken) != moved.digest:
+            raise LogDiverged(
+                f"partition {self.topic}/{self.partition}: offsets {moved.from_offset} to {until} "
+                "do not hold what was heard there before"
+            )
+        self.next_offset = until
+        return [recorded for heard in taken for recorded, _ in heard.events]
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._started:
+            await self._reader.stop()
+
+
+def digest_of(heard: Any) -> bytes:
+    """SHA-256 over the digests of the heard records, in order."""
+    whole = hashlib.sha256()
+    for command in heard:
+        for _, mark in command.events:
+            whole.update(mark)
+    return whole.digest()
+
+
+class Folder:
+    """The states of all shards of one partition, at one place in its log."""
+
+    def __init__(self, service: Service, bus: Bus, partition: int) -> None:
+        self.service = service
+        self.states: dict[str, Any] = {}
+        self.versions: dict[str, int] = {}
+        self.inputs: dict[tuple[str, int], Inputs] = {}
+        for hears in service.hears:
+            topic = f"loomos.{hears.service}"
+            # Shards that share a key share a partition number, for the counts are the same.
+            partitions = [partition] if hears.same_shard else range(bus.partitions)
+            for foreign in partitions:
+                self.inputs[topic, foreign] = Inputs(bus, hears, topic, foreign)
+        self._template = service.initial("")
+
+    def state(self, shard: str) -> Any:
+        """The shard's state, founded on first sight."""
+        found = self.states.get(shard)
+        if found is None:
+            found = copy.deepcopy(self._template)
+            found.shard = shard
+            self.states[shard] = found
+        return found
+
+    async def fold(self, recorded: Recorded) -> list[Recorded]:
+        """Fold one record of the own log; gives the foreign events that it let in."""
+        self.versions[recorded.stream] = recorded.version
+        event = recorded.event
+        if not isinstance(event, common_pb2.InputsAdvanced):
+            self.service.evolve(self.state(recorded.shard), event)
+            return []
+        heard = []
+        for moved in event.inputs:
+            inputs = self.inputs.get((moved.next.topic, moved.next.partition))
+            if inputs is None:
+                continue
+            for foreign in await inputs.take(moved):
+                self.hear(inputs.hears, foreign)
+                heard.append(foreign)
+        return heard
+
+    def hear(self, hears: Hears, foreign: Recorded) -> None:
+        """Apply one foreign event to whom it concerns."""
+        if hears.same_shard:
+            self.service.evolve(self.state(foreign.shard), foreign.event)
+            return
+        self.service.evolve(self._template, foreign.event)
+        for shard in sorted(self.states):
+            self.service.evolve(self.states[shard], foreign.event)
+
+    async def stop(self) -> None:
+        """Disconnect from the foreign partitions."""
+        for inputs in self.inputs.values():
+            await inputs.stop()
