@@ -12,13 +12,12 @@ from typing import NamedTuple
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import (
     Descriptor,
-    FieldDescriptor,
     MethodDescriptor,
     ServiceDescriptor,
 )
 from google.protobuf.message import Message
 
-from loom.decider import shard_of
+from loom.kit.contract import shard_named
 from loom.v1 import common_pb2
 
 __all__ = ["Route", "route_of", "route_to", "routes_of", "shard_in"]
@@ -109,14 +108,10 @@ def route_to(path: str) -> Route:
 
 def shard_in(request: Message, route: Route) -> str:
     """The shard that a request addresses; "" where it names none."""
-    fields = request.DESCRIPTOR.fields_by_name
-    if route.shard in fields and getattr(request, route.shard):
-        return getattr(request, route.shard)
-    if route.shard == "organisation_id" and "project_id" in fields:
-        project: str = getattr(request, "project_id")  # noqa: B009
-        if project:
-            return project.partition(".")[0]
-    first = next(iter(request.DESCRIPTOR.fields), None)
-    if first is None or first.type != FieldDescriptor.TYPE_STRING or first.is_repeated:
-        return ""
-    return shard_of(getattr(request, first.name))
+    named = shard_named(request, route.shard)
+    if named or route.shard != "organisation_id":
+        return named
+    # A project's id begins with its organisation's.
+    if "project_id" in request.DESCRIPTOR.fields_by_name:
+        return str(getattr(request, "project_id", "")).partition(".")[0]
+    return ""
