@@ -1,0 +1,319 @@
+"""Compares a partition's records with its signed tree and names what differs.
+
+1. The tree is checked first: its leaves must give the signed root. Only then do they testify.
+2. Every record is looked up by its offset: its digest and broker time must be the leaf's. Every
+   leaf below the signed size must have been met once, in order.
+3. Validity depends on the whole prefix, so it is compared only while nothing differs.
+4. Memory is bounded: one byte a leaf, and at most FAULTS_MAX faults a partition.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from .judge import Judge
+from .leaf import Leaf, leaf_of, topic_digest, unpack
+from .merkle import Frontier, leaf_hash
+from .notary import CHECKPOINT_FILE, origin_of
+from .note import Checkpoint, InvalidNote, Verifier
+from .segments import Damage, Stored, read_partition
+from .tiles import WIDTH, DamagedTree, Tiles, read_bounded
+
+FAULTS_MAX = 1000
+NOTE_BYTES_MAX = 65_536
+
+
+class Kind(StrEnum):
+    """What may be wrong with a record."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    TRUNCATED = "truncated"
+    OUT_OF_ORDER = "out of order"
+    INSERTED = "inserted"
+    DOUBLED = "doubled"
+    DAMAGED = "damaged"
+    TREE = "tree"
+
+
+class Fault(NamedTuple):
+    """One difference, named by partition and offsets."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    kind: Kind
+    detail: str
+
+    def text(self) -> str:
+        """One line for people."""
+        span = str(self.first_offset)
+        if self.last_offset != self.first_offset:
+            span += f" to {self.last_offset}"
+        return f"{self.topic}-{self.partition} offset {span}: {self.kind}: {self.detail}"
+
+
+class Report(NamedTuple):
+    """What the verification of one partition found."""
+
+    topic: str
+    partition: int
+    size: int
+    """Leaves under the signature."""
+    records: int
+    """Records met that are under the signature."""
+    unsigned: int
+    """Records behind the last signed one; they are not judged yet."""
+    faults: tuple[Fault, ...]
+
+
+class Sealed(NamedTuple):
+    """A partition's tree, with the checkpoint that vouches for it."""
+
+    topic: str
+    partition: int
+    incarnation: int
+    tree: Tiles
+    checkpoint: Checkpoint
+
+
+def open_tree(folder: Path, verifier: Verifier) -> Sealed:
+    """The tree in `<top>/<topic>-<partition>/<incarnation>`; raises InvalidNote, DamagedTree."""
+    topic, _, partition = folder.parent.name.rpartition("-")
+    if not topic or not partition.isdigit() or not folder.name.isdigit():
+        raise DamagedTree(f"{folder} is not named <topic>-<partition>/<incarnation>")
+    try:
+        note = read_bounded(folder / CHECKPOINT_FILE, NOTE_BYTES_MAX).decode()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise DamagedTree(f"{folder} has no readable checkpoint: {error}") from error
+    checkpoint = verifier.open(note)
+    expected = origin_of(verifier.name, topic, int(partition), int(folder.name))
+    if checkpoint.origin != expected:
+        raise InvalidNote(f"the checkpoint is of {checkpoint.origin!r}, not of {expected!r}")
+    tree = Tiles(folder, checkpoint.size)
+    return Sealed(topic, int(partition), int(folder.name), tree, checkpoint)
+
+
+def verify(sealed: Sealed, records: Iterable[Stored | Damage]) -> Report:
+    """Compare a partition's records with its tree."""
+    inspection = Inspection(sealed)
+    if not inspection.faults:
+        for record in records:
+            match record:
+                case Damage():
+                    inspection.damage(record)
+                case Stored():
+                    inspection.record(record)
+    return inspection.report()
+
+
+def verify_folder(sealed: Sealed, log_dir: Path) -> Report:
+    """Compare a partition's folder in a copy of the broker's log directory with its tree."""
+    folder = log_dir / f"{sealed.topic}-{sealed.partition}"
+    return verify(sealed, read_partition(folder) if folder.is_dir() else ())
+
+
+class Inspection:
+    """The comparison of one partition; feed it the records, then ask for the report."""
+
+    def __init__(self, sealed: Sealed) -> None:
+        self.faults: list[Fault] = []
+        self._sealed = sealed
+        self._tree = sealed.tree
+        self._topic_digest = topic_digest(sealed.topic)
+        self._judge = Judge()
+        self._seen = bytearray(sealed.tree.size)
+        self._damaged: list[Damage] = []
+        self._strangers: dict[bytes, int] = {}
+        self._previous = self._previous_index = -1
+        self._early = 0
+        """Where the records last ran ahead of their order."""
+        self._next_index = 0
+        self._clean = True
+        """Whether the leaves so far were met one by one: only then are verdicts comparable."""
+        self._records = 0
+        self._unsigned = 0
+        self._first_offsets: list[int] = []
+        self._last_offset = -1
+        self._check_tree()
+
+    def record(self, stored: Stored) -> None:
+        """Take the next record as it stands."""
+        verdict = self._judge.admit(stored.key, stored.headers, stored.value)
+        self._close_damage(stored.offset)
+        index = self._index_of(stored.offset)
+        self._clean = self._clean and index == self._next_index
+        self._next_index += 1
+        if index is None:
+            if stored.offset > self._last_offset:
+                self._unsigned += 1
+            elif not stored.suspect:
+                self._fault(stored.offset, Kind.INSERTED, "no record was signed at this offset")
+            return
+        if self._seen[index]:
+            if not stored.suspect:
+                self._fault(stored.offset, Kind.DOUBLED, "a second record with this offset")
+            return
+        if stored.offset < self._previous and not stored.suspect:
+            detail = f"stands behind offset {self._early} to {self._previous}"
+            self._fault(stored.offset, Kind.OUT_OF_ORDER, detail)
+        elif index > self._previous_index + 1:
+            self._early = stored.offset
+        self._seen[index] = 1
+        self._records += 1
+        self._previous = max(self._previous, stored.offset)
+        self._previous_index = max(self._previous_index, index)
+        sealed = self._sealed
+        leaf = leaf_of(
+            self._topic_digest,
+            sealed.partition,
+            self._judge.incarnation,
+            stored.offset,
+            stored.timestamp_ms,
+            verdict,
+        )
+        self._compare(leaf, unpack(self._tree.entry(index)))
+
+    def damage(self, damage: Damage) -> None:
+        """Take a stretch that cannot be read as it was written."""
+        self._clean = False
+        if damage.first_offset <= self._last_offset and len(self._damaged) < FAULTS_MAX:
+            self._damaged.append(damage)
+
+    def report(self) -> Report:
+        """What was found; call it once, at the end."""
+        if not self.faults or self.faults[0].kind != Kind.TREE:
+            self._explain_strangers()
+            cut = bool(self._damaged) and self._damaged[-1].last_offset == -1
+            self._close_damage(self._last_offset + 1)
+            for damage in self._damaged:
+                last = min(damage.last_offset, self._last_offset)
+                kind = Kind.DAMAGED
+                if cut and damage is self._damaged[-1] and damage.cut:
+                    kind = Kind.TRUNCATED
+                self._fault(damage.first_offset, kind, damage.what, last)
+            self._report_unseen()
+        sealed = self._sealed
+        return Report(
+            sealed.topic,
+            sealed.partition,
+            self._tree.size,
+            self._records,
+            self._unsigned,
+            tuple(sorted(self.faults, key=lambda fault: fault[2:4])),
+        )
+
+    def _check_tree(self) -> None:
+        """The leaves must give the signed root, be this partition's, and stand in order."""
+        frontier = Frontier()
+        sealed = self._sealed
+        try:
+            for number in range(-(-self._tree.size // WIDTH)):
+                entries = self._tree.entries(number)
+                self._first_offsets.append(unpack(entries[0]).offset)
+                for entry in entries:
+                    leaf = unpack(entry)
+                    if leaf.offset <= self._last_offset or (
+                        (leaf.topic, leaf.partition) != (self._topic_digest, sealed.partition)
+                    ):
+                        raise DamagedTree(f"leaf {frontier.size} is out of place")
+                    self._last_offset = leaf.offset
+                    frontier.append(leaf_hash(entry))
+            if frontier.root() != sealed.checkpoint.root:
+                raise DamagedTree("the stored leaves do not give the signed root")
+            if self._tree.root() != sealed.checkpoint.root:
+                raise DamagedTree("the stored hashes do not give the signed root")
+        except (DamagedTree, ValueError) as error:
+            self._fault(max(self._last_offset, 0), Kind.TREE, str(error))
+
+    def _close_damage(self, next_offset: int) -> None:
+        """Damage that ran to the end of its file ends where the next record stands."""
+        if self._damaged and self._damaged[-1].last_offset == -1:
+            damage = self._damaged[-1]
+            last = max(damage.first_offset, next_offset - 1)
+            self._damaged[-1] = damage._replace(last_offset=last)
+
+    def _index_of(self, offset: int) -> int | None:
+        """The leaf of an offset, or None; offsets may be sparse."""
+        if offset > self._last_offset:
+            return None
+        number = bisect_right(self._first_offsets, offset) - 1
+        if number < 0:
+            return None
+        entries = self._tree.entries(number)
+        guess = offset - self._first_offsets[number]
+        if guess < len(entries) and unpack(entries[guess]).offset == offset:
+            return number * WIDTH + guess
+        place = bisect_right(entries, offset, key=lambda entry: unpack(entry).offset) - 1
+        if unpack(entries[place]).offset == offset:
+            return number * WIDTH + place
+        return None
+
+    def _compare(self, leaf: Leaf, signed: Leaf) -> None:
+        if leaf.digest != signed.digest:
+            if len(self._strangers) < FAULTS_MAX:
+                self._strangers[leaf.digest] = leaf.offset
+            self._fault(leaf.offset, Kind.CHANGED, "not the record that was signed")
+        elif leaf.time_ms != signed.time_ms:
+            detail = f"broker time {leaf.time_ms}, signed was {signed.time_ms}"
+            self._fault(leaf.offset, Kind.CHANGED, detail)
+        elif leaf != signed and self._clean and not self.faults:
+            detail = f"signed as kind {signed.kind}, by the rules it is of kind {leaf.kind}"
+            self._fault(leaf.offset, Kind.CHANGED, detail)
+
+    def _explain_strangers(self) -> None:
+        """A changed record that was signed for another offset has been moved: say from where."""
+        if not self._strangers:
+            return
+        home: dict[int, int] = {}
+        for number in range(len(self._first_offsets)):
+            for entry in self._tree.entries(number):
+                leaf = unpack(entry)
+                if leaf.digest in self._strangers:
+                    home[self._strangers[leaf.digest]] = leaf.offset
+        explained = []
+        for fault in self.faults:
+            if fault.kind == Kind.CHANGED and fault.first_offset in home:
+                shift = home[fault.first_offset] - fault.first_offset
+                offsets = range(fault.first_offset, fault.last_offset + 1)
+                if all(home.get(offset) == offset + shift for offset in offsets):
+                    detail = f"holds what was signed for offset {home[fault.first_offset]}"
+                    if len(offsets) > 1:
+                        detail += f" to {fault.last_offset + shift}"
+                    fault = fault._replace(detail=f"{detail}: records were moved")
+            explained.append(fault)
+        self.faults = explained
+
+    def _report_unseen(self) -> None:
+        index = self._seen.find(0)
+        while index != -1:
+            end = self._seen.find(1, index)
+            end = len(self._seen) if end == -1 else end
+            first = unpack(self._tree.entry(index)).offset
+            last = unpack(self._tree.entry(end - 1)).offset
+            if not any(
+                damage.first_offset <= first and last <= damage.last_offset
+                for damage in self._damaged
+            ):
+                if end == len(self._seen):
+                    detail = f"{end - index} signed records at the end are not there"
+                    self._fault(first, Kind.TRUNCATED, detail, last)
+                else:
+                    detail = f"{end - index} signed records are not there"
+                    self._fault(first, Kind.REMOVED, detail, last)
+            index = self._seen.find(0, end)
+
+    def _fault(self, offset: int, kind: Kind, detail: str, last: int | None = None) -> None:
+        """Note a fault; neighbours of one kind become one."""
+        sealed = self._sealed
+        last = offset if last is None else last
+        if self.faults:
+            before = self.faults[-1]
+            if before.kind == kind and before.detail == detail and before.last_offset == offset - 1:
+                self.faults[-1] = before._replace(last_offset=last)
+                return
+        if len(self.faults) < FAULTS_MAX:
+            self.faults.append(Fault(sealed.topic, sealed.partition, offset, last, kind, detail))
