@@ -1,0 +1,1 @@
+"""Kafka, Postgres and every service on this machine, supervised: what `loomos up` starts."""
