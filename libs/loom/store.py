@@ -55,7 +55,7 @@ class Store:
 
     def __init__(self, dsn: str, schema: str, connections_max: int = 8) -> None:
         self.schema = schema
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             dsn,
             min_size=1,
             max_size=connections_max,

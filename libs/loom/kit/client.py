@@ -20,7 +20,7 @@ from loom.decider import Position
 from loom.kit import observe, tls
 from loom.kit.call import Headers, metadata_of, new_command_id, now_us
 from loom.kit.config import Settings
-from loom.kit.errors import WRONG_OWNER, Failure, from_rpc
+from loom.kit.errors import WRONG_OWNER, Failure, from_rpc, made_by_peer
 from loom.kit.routes import Route, route_of, route_to, shard_in
 from loom.kit.validate import REQUEST_BYTES_MAX
 
@@ -197,10 +197,10 @@ class Client:
             answer = await line.unary(route.path)(data, metadata=metadata, timeout=left)
         except grpc.aio.AioRpcError as error:
             failure = from_rpc(error)
-            if failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-                breaker.failed(time.monotonic())
-            else:
+            if failure.code != "UNAVAILABLE" or made_by_peer(error):
                 breaker.answered()
+            else:
+                breaker.failed(time.monotonic())
             raise failure from error
         breaker.answered()
         return route.response.FromString(answer)

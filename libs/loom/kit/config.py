@@ -101,6 +101,11 @@ class Settings:
         """The certificates of the authority that peers must chain to, PEM."""
         return self.credentials / "ca.crt"
 
+    def address_of(self, service: str) -> str:
+        """Where the supervisor says that a service listens now, or ""."""
+        found = (supervised(self.home).get("services") or {}).get(service) or {}
+        return str(found.get("address", ""))
+
 
 def default_home(environ: Mapping[str, str]) -> Path:
     """Where state lies when LOOMOS_HOME is not given."""

@@ -3,7 +3,7 @@
 The shell reads everything else — topic, shard field, RPCs, events — from the contract's descriptor.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -48,7 +48,9 @@ class Service:
     door: ModuleType | None = None
     due: Callable[[Any], int | None] | None = None
     hears: tuple[Hears, ...] = ()
-    background: Callable[[Any], AsyncIterator[None] | Awaitable[None]] | None = None
+    follows: tuple[str, ...] = ()
+    """Further topics whose events `project` gets; a table has one source topic."""
+    background: Callable[[Any], Coroutine[Any, Any, None]] | None = None
     """A loop of its own beside the kit's, for the few services that have one; gets the shell."""
 
     @property

@@ -26,6 +26,7 @@ __all__ = [
     "broken_rules",
     "failure_of",
     "from_rpc",
+    "made_by_peer",
     "problem",
     "shown",
     "status_of",
@@ -266,6 +267,11 @@ def from_rpc(error: grpc.aio.AioRpcError) -> Failure:
         reason=reason,
         details=details,
     )
+
+
+def made_by_peer(error: grpc.aio.AioRpcError) -> bool:
+    """True where a service of ours answered so, false where the channel made the status up."""
+    return any(key == DETAILS for key, _ in error.trailing_metadata() or ())
 
 
 def problem(failure: Failure, correlation_id: str) -> dict[str, Any]:

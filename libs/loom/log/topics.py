@@ -14,8 +14,18 @@ from typing import Any, Protocol
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError
+from aiokafka.partitioner import murmur2
 
-__all__ = ["DECIDING", "TOPICS", "Bus", "MisconfiguredTopic", "Topic", "connection", "ensure"]
+__all__ = [
+    "DECIDING",
+    "TOPICS",
+    "Bus",
+    "MisconfiguredTopic",
+    "Topic",
+    "connection",
+    "ensure",
+    "partition_of",
+]
 
 
 class Bus(Protocol):
@@ -119,6 +129,11 @@ def connection(bus: Bus) -> dict[str, Any]:
             context.load_cert_chain(str(bus.tls_certificate), str(bus.tls_key))
         arguments["ssl_context"] = context
     return arguments
+
+
+def partition_of(shard: str, partitions: int) -> int:
+    """The partition that holds a shard, as every Kafka client computes it."""
+    return (murmur2(shard.encode()) & 0x7FFFFFFF) % partitions
 
 
 def wanted(topic: Topic, brokers: int) -> dict[str, str]:

@@ -1,0 +1,147 @@
+"""Closes the loop: what an event asks of others becomes commands, of the world effects.
+
+1. A command's id derives from the event that caused it, so an event seen twice asks once.
+2. `react` sees the state as it was at the event: the reactor folds a view of its own.
+3. The position moves only after every command of a batch was answered; a refusal is an answer (it
+   stands in the other's log), an unknown outcome is asked again with the same id.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import structlog
+from google.protobuf.message import Message
+
+from loom.decider import Command, Recorded
+from loom.kit.contract import Service
+from loom.kit.errors import Failure
+from loom.kit.folder import Folder
+from loom.log.judge import START, Base, Kind
+from loom.log.reader import Reader
+from loom.log.topics import Bus
+from loom.store import Store
+
+__all__ = ["Reactor", "derived_id"]
+
+NAME = "reactor"
+RETRY_S_MAX = 5.0
+RETRIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL")
+Tell = Callable[[Message, str, Recorded], Awaitable[Any]]
+
+
+def derived_id(cause_id: str, at_us: int, reactor: str, key: str) -> str:
+    """The id of a command that an event causes: sorted by the cause's time, the same each time."""
+    mark = hashlib.sha256(f"{cause_id}\0{reactor}\0{key}".encode()).hexdigest()
+    return f"{at_us:015x}-{mark[:32]}"
+
+
+class Reactor:
+    """One service's reactions to one partition of its topic."""
+
+    def __init__(
+        self, service: Service, store: Store, bus: Bus, partition: int, tell: Tell, shell: Any
+    ) -> None:
+        self._service = service
+        self._store = store
+        self._bus = bus
+        self._partition = partition
+        self._tell = tell
+        self._shell = shell
+        self._log = structlog.get_logger().bind(reactor=service.name, partition=partition)
+
+    async def run(self) -> None:
+        """React for ever; ends by raising Fenced, LogDiverged or Undecodable."""
+        while True:
+            try:
+                await self._follow()
+            except psycopg.OperationalError as error:
+                self._log.warning("database away", reason=str(error).strip())
+                await asyncio.sleep(1)
+
+    async def _follow(self) -> None:
+        topic = self._service.topic
+        stored, epoch = await self._store.claim_position(NAME, topic, self._partition, START.text())
+        done = Base.parse(stored)
+        folder = Folder(self._service, self._bus, self._partition)
+        reader = Reader(self._bus, topic, self._partition, START)
+        await reader.start()
+        try:
+            while True:
+                lanes: dict[str, list[tuple[Recorded, list[Command]]]] = {}
+                for record in await reader.batch(wait_ms=2000):
+                    if record.verdict.kind != Kind.EVENT:
+                        continue
+                    recorded = reader.recorded(record)
+                    heard = await folder.fold(recorded)
+                    if record.offset < done.offset:
+                        continue
+                    for cause in (*heard, recorded):
+                        shard = recorded.shard if cause is recorded else cause.shard
+                        commands = self._reactions(cause, folder, shard)
+                        if commands or self._service.effect is not None:
+                            lanes.setdefault(cause.stream, []).append((cause, commands))
+                if lanes:
+                    await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
+                if reader.base.offset > done.offset:
+                    async with self._store.connection() as connection:
+                        step = (done.text(), reader.base.text())
+                        await Store.move_position(
+                            connection, NAME, topic, self._partition, step, epoch
+                        )
+                    done = reader.base
+        finally:
+            await folder.stop()
+            await reader.stop()
+
+    def _reactions(self, cause: Recorded, folder: Folder, shard: str) -> list[Command]:
+        if self._service.react is None:
+            return []
+        return self._service.react(cause, folder.state(shard))
+
+    async def _lane(self, lane: list[tuple[Recorded, list[Command]]]) -> None:
+        """One stream's reactions, in order."""
+        for cause, commands in lane:
+            for index, command in enumerate(commands):
+                await self._ask(cause, command, index)
+            if self._service.effect is not None:
+                await self._effect(cause)
+
+    async def _effect(self, cause: Recorded) -> None:
+        assert self._service.effect is not None
+        wait_s = 0.2
+        while True:
+            try:
+                commands = await self._service.effect(cause, self._shell)
+                break
+            except (Failure, OSError, TimeoutError) as error:
+                self._log.warning("effect failed, trying again", cause=cause.id, reason=str(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_S_MAX)
+        for index, command in enumerate(commands):
+            await self._ask(cause, command, 1000 + index)
+
+    async def _ask(self, cause: Recorded, command: Command, index: int) -> None:
+        key = command.key or str(index)
+        command_id = derived_id(cause.id, cause.at_us, self._service.name, key)
+        wait_s = 0.05
+        while True:
+            try:
+                await self._tell(command.request, command_id, cause)
+                return
+            except Failure as failure:
+                if failure.code not in RETRIED:
+                    # A derived id that was used with other content was decided already.
+                    self._log.info(
+                        "command refused",
+                        cause=cause.id,
+                        command=command.request.DESCRIPTOR.name,
+                        code=failure.code,
+                        reason=failure.message,
+                    )
+                    return
+                self._log.warning("command unanswered, asking again", reason=failure.message)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_S_MAX)

@@ -1,0 +1,354 @@
+"""Runs a deciding service: its door, and for each partition that it owns the three loops.
+
+1. The lease only keeps claimants from racing; the log decides who owns a partition.
+2. Secrets of a request are turned into facts by `door.prepare`, and fields marked `debug_redact`
+   are cleared before anything is decided, digested or stored.
+3. A loop that must not go on (the log diverged, a record undecodable) ends the process loudly: the
+   supervisor restarts it, an operator reads one line that says what and where.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import structlog
+from google.protobuf.message import Message
+
+from loom.decider import Position, Recorded
+from loom.kit import observe
+from loom.kit.authorize import Authorizer, Caller
+from loom.kit.client import Client
+from loom.kit.commander import Commander
+from loom.kit.config import Settings
+from loom.kit.contract import Hears, Service
+from loom.kit.entries import Entry
+from loom.kit.errors import WRONG_OWNER, Failure
+from loom.kit.projector import Projector
+from loom.kit.reactor import Reactor, derived_id
+from loom.kit.routes import Route, route_of, routes_of, shard_in
+from loom.kit.rpc import Call, new_command_id, serve
+from loom.log.clock import now_us
+from loom.log.judge import START, Base
+from loom.log.reader import follow
+from loom.log.topics import DECIDING, partition_of
+from loom.store import LEASE_S, Connection, Store
+
+__all__ = ["Hears", "Service", "Shell", "run"]
+
+AFTER_S_MAX = 5.0
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class Shell:
+    """What a service's streams, effects and doors may use of the process."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.name = service.name
+        self.settings = settings
+        self.log = structlog.get_logger().bind(service=service.name)
+        self.store = Store(settings.postgres, service.name.replace("-", "_"))
+        self.authorizer = Authorizer(settings)
+        self.client = Client(settings, self.resolve)
+        self.address = settings.listen
+        self.owner = ""
+        self._commanders: dict[int, Commander] = {}
+        self._projectors: dict[tuple[str, int], Projector] = {}
+        self._routes = {route.method: route for route in routes_of(service.contract)}
+
+    @asynccontextmanager
+    async def db(self) -> AsyncIterator[Connection]:
+        """A connection to the service's own read models."""
+        async with self.store.connection() as connection:
+            yield connection
+
+    async def resolve(self, service: str, shard: str) -> str:
+        """Where the owner of a shard listens; Failure UNAVAILABLE while nobody owns it."""
+        if service in DECIDING:
+            partition = partition_of(shard, self.settings.partitions)
+            address = await self.store.owner_address(f"loomos.{service}", partition)
+        else:
+            address = self.settings.address_of(service)
+        if not address:
+            raise Failure("UNAVAILABLE", f"{service} has no address yet: retry")
+        return address
+
+    def follow(
+        self, service: str, partition: int = 0, start: Base = START
+    ) -> AsyncIterator[tuple[Recorded, Base]]:
+        """Valid events of a service's topic, live, each with the base behind it."""
+        return follow(self.settings, f"loomos.{service}", partition, start)
+
+    # The doors' side: kit/rpc.py calls these.
+
+    async def tell(self, request: Message, call: Call | None = None, **given: str) -> Message:
+        """Have a command decided by its shard's owner; answers when the log has it.
+
+        Without a call the service speaks for itself: `key` and `causation_id` make the command's
+        id repeatable, `correlation_id` names the story.
+        """
+        if call is None:
+            return await self.tell_as_self(request, **given)
+        route = route_of(request.DESCRIPTOR)
+        digest = digest_of(request)
+        if self.service.door is not None and hasattr(self.service.door, "prepare"):
+            request = await self.service.door.prepare(request, call.caller, self)
+        clear_secrets(request)
+        receipt = await self._decide(route, request, digest, call)
+        if route.response.DESCRIPTOR.full_name == "loom.v1.Receipt":
+            return receipt
+        assert self.service.door is not None
+        return await self.service.door.answer(request, receipt, call.caller, self)
+
+    async def ask(self, method: str, request: Message, call: Call) -> Message:
+        """Answer a query from the read models, after they have reached `call.after`."""
+        await self._await_positions(call.after)
+        allowed(call.caller, method)
+        query = getattr(self.service.query, snake(method))
+        async with self.db() as connection:
+            return await query(request, call.caller, connection)
+
+    async def stream(
+        self, method: str, requests: AsyncIterator[Message], call: Call
+    ) -> AsyncIterator[Message]:
+        """Answer a streaming RPC."""
+        allowed(call.caller, method)
+        generator = getattr(self.service.stream, snake(method))
+        given: Any = requests
+        if not self._routes[method].streams_in:
+            given = await anext(requests)
+        async for answer in generator(given, call.caller, self):
+            yield answer
+
+    async def tell_as_self(
+        self, request: Message, key: str = "", correlation_id: str = "", causation_id: str = ""
+    ) -> Message:
+        """A command of the service's own, to itself or another."""
+        command_id = derived_id(causation_id, 0, self.name, key) if key else new_command_id()
+        return await self._send(request, command_id, correlation_id, causation_id, "")
+
+    async def tell_because(self, request: Message, command_id: str, cause: Recorded) -> Message:
+        """A reactor's command."""
+        return await self._send(
+            request, command_id, cause.correlation_id, cause.id, cause.trace, cause.at_us
+        )
+
+    async def _send(
+        self,
+        request: Message,
+        command_id: str,
+        correlation_id: str,
+        causation_id: str,
+        trace: str,
+        issued_at_us: int = 0,
+    ) -> Message:
+        route = route_of(request.DESCRIPTOR)
+        if route.service == self.name and self._owned(shard_in(request, route)) is not None:
+            call = Call(
+                caller=self.authorizer.service_caller(self.name),
+                command_id=command_id,
+                issued_at_us=issued_at_us or now_us(),
+                correlation_id=correlation_id or command_id,
+                causation_id=causation_id,
+                traceparent=trace,
+                after=(),
+                deadline_s=None,
+            )
+            return await self.tell(request, call)
+        return await self.client.tell(
+            request,
+            command_id=command_id,
+            correlation_id=correlation_id or command_id,
+            causation_id=causation_id,
+        )
+
+    def _owned(self, shard: str) -> Commander | None:
+        commander = self._commanders.get(partition_of(shard, self.settings.partitions))
+        return commander if commander is not None and commander.serving.is_set() else None
+
+    async def _decide(self, route: Route, request: Message, digest: bytes, call: Call) -> Message:
+        shard = shard_in(request, route)
+        if not shard:
+            raise Failure(
+                "INVALID_ARGUMENT",
+                f"{route.shard} is missing and no id names it: say for which {route.shard}",
+                route.shard,
+            )
+        partition = partition_of(shard, self.settings.partitions)
+        commander = self._commanders.get(partition)
+        if commander is None:
+            address = await self.store.owner_address(self.service.topic, partition)
+            raise Failure(
+                "FAILED_PRECONDITION" if address else "UNAVAILABLE",
+                f"shard {shard!r} is owned elsewhere",
+                reason=WRONG_OWNER if address else "",
+                details={"address": address} if address else None,
+            )
+        entry = Entry(
+            request=request,
+            caller=call.caller,
+            shard=shard,
+            action=route.method,
+            command_id=call.command_id,
+            digest=digest,
+            issued_at_us=call.issued_at_us,
+            correlation_id=call.correlation_id,
+            causation_id=call.causation_id,
+            traceparent=observe.traceparent() or call.traceparent,
+            expected=expected_of(request),
+            answer=asyncio.get_running_loop().create_future(),
+        )
+        answer = await commander.submit(entry)
+        if answer.code:
+            raise Failure(answer.code, answer.message, answer.field)
+        return answer.receipt(call.command_id)
+
+    async def _await_positions(self, after: tuple[Position, ...]) -> None:
+        for position in after:
+            projector = self._projectors.get((position.topic, position.partition))
+            if projector is None:
+                raise Failure(
+                    "FAILED_PRECONDITION",
+                    f"{self.name} does not follow {position.topic}/{position.partition} here",
+                    "after",
+                )
+            if not await projector.reached(position, AFTER_S_MAX):
+                raise Failure(
+                    "UNAVAILABLE", f"offset {position.offset} is not projected yet: retry"
+                )
+
+    # The loops of one partition.
+
+    async def own(self, partition: int) -> None:
+        """Hold the partition's lease whenever nobody else does, and run its loops meanwhile."""
+        topic = self.service.topic
+        while True:
+            try:
+                holder = await self.store.hold_lease(topic, partition, self.owner, self.address)
+            except psycopg.OperationalError:
+                holder = ""
+            if holder != self.owner:
+                await asyncio.sleep(1)
+                continue
+            async with asyncio.TaskGroup() as tasks:
+                loops = tasks.create_task(self._loops(partition))
+                await self._renew(partition)
+                loops.cancel()
+
+    async def _renew(self, partition: int) -> None:
+        """Ends when another holds the lease; an absent database changes nothing."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            commander = self._commanders.get(partition)
+            epoch = commander.epoch if commander else 0
+            with contextlib.suppresspsycopg.OperationalError:
+                holder = await self.store.hold_lease(
+                    self.service.topic, partition, self.owner, self.address, epoch
+                )
+                if holder != self.owner:
+                    return
+
+    async def _loops(self, partition: int) -> None:
+        service = self.service
+        commander = Commander(service, self.settings, partition, self.authorizer, self.owner)
+        self._commanders[partition] = commander
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(commander.run())
+                for topic in (service.topic, *service.follows):
+                    projector = Projector(
+                        self.store, self.settings, topic, partition, service.project
+                    )
+                    self._projectors[topic, partition] = projector
+                    tasks.create_task(projector.run())
+                if service.react is not None or service.effect is not None:
+                    reactor = Reactor(
+                        service, self.store, self.settings, partition, self.tell_because, self
+                    )
+                    tasks.create_task(reactor.run())
+        finally:
+            del self._commanders[partition]
+
+    async def serving(self) -> None:
+        """Wait until a partition that this instance owns decides."""
+        while not any(c.serving.is_set() for c in self._commanders.values()):
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - any one of several events
+
+
+async def run(service: Service, settings: Settings) -> None:
+    """Run one instance until SIGTERM or SIGINT; raises what must not be survived in silence."""
+    observe.start(settings)
+    shell = Shell(service, settings)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await shell.store.open()
+    await shell.store.prepare(service.schema)
+    await shell.authorizer.start()
+    served = await serve(service.contract, shell, settings, shell.authorizer.authenticate)
+    await served.ready(False)
+    shell.address = served.address
+    shell.owner = f"{service.name}@{served.address}"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(shell.store.close)
+        stack.push_async_callback(shell.authorizer.stop)
+        stack.push_async_callback(shell.client.close)
+        stack.push_async_callback(served.stop)
+        async with asyncio.TaskGroup() as tasks:
+            loops = [
+                tasks.create_task(shell.own(partition)) for partition in range(settings.partitions)
+            ]
+            if service.background is not None:
+                loops.append(tasks.create_task(service.background(shell)))
+            await shell.serving()
+            await served.ready()
+            shell.log.info("serving", address=served.address)
+            await stopping.wait()
+            await served.ready(False)
+            for loop in loops:
+                loop.cancel()
+        for partition in range(settings.partitions):
+            with contextlib.suppress(psycopg.Error):
+                await shell.store.release_lease(service.topic, partition, shell.owner)
+
+
+def allowed(caller: Caller, method: str) -> None:
+    """Refuse a read by who may do it nowhere; where it may is the query's filter."""
+    scope = caller.scope(method)
+    if not (scope.all or scope.organisations or scope.projects):
+        raise Failure("PERMISSION_DENIED", f"{caller.principal} may not {method} anywhere")
+
+
+def snake(name: str) -> str:
+    """`GetJob` → `get_job`."""
+    return _SNAKE.sub("_", name).lower()
+
+
+def digest_of(request: Message) -> bytes:
+    """What makes two commands the same: the request without its secrets."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    clear_secrets(bare)
+    content = request.DESCRIPTOR.full_name.encode() + b"\0"
+    return hashlib.sha256(content + bare.SerializeToString(deterministic=True)).digest()
+
+
+def clear_secrets(request: Message) -> None:
+    """Clear the fields marked `debug_redact`."""
+    for field in request.DESCRIPTOR.fields:
+        if field.GetOptions().debug_redact:
+            request.ClearField(field.name)
+
+
+def expected_of(request: Message) -> dict[str, int]:
+    """The stream version that the caller says he saw, where the request has such a field."""
+    if "expected_version" not in request.DESCRIPTOR.fields_by_name:
+        return {}
+    version = getattr(request, "expected_version")  # noqa: B009 - generated attribute
+    return {str(getattr(request, request.DESCRIPTOR.fields[0].name)): version} if version else {}
