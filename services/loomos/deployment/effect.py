@@ -4,9 +4,10 @@ An effect may run twice for one event: the runtime answers the same order the sa
 orders older than the newest it knows, and reports about an old revision change nothing.
 """
 
+from loom.kit.service import Shell
+
 from loom.decider import Command, Recorded
 from loom.kit.errors import Failure
-from loom.kit.service import Shell
 from loom.v1 import deployment_pb2 as pb
 from loom.v1 import runtime_pb2
 

@@ -1,8 +1,8 @@
 """Changes the state by one event of the service's own; others change nothing."""
 
 from google.protobuf.message import Message
-from loom.v1 import deployment_pb2 as pb
 
+from loom.v1 import deployment_pb2 as pb
 from loomos.deployment.state import (
     Deployment,
     Model,
@@ -28,9 +28,7 @@ def evolve(state: State, event: Message) -> None:
             state.models[event.model_id].versions.append(Version(event.plugin, artifact))
             lineage = event.lineage
             if lineage.job_id:
-                state.sources[lineage.job_id] = Source(
-                    lineage.generation, event.model_id, event.version
-                )
+                state.sources[lineage.job_id] = Source(lineage.run, event.model_id, event.version)
         case pb.ModelStageReached():
             state.models[event.model_id].versions[event.version - 1].stage = event.stage
         case pb.DeploymentRequested():

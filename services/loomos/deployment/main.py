@@ -1,8 +1,8 @@
 """Wires the deployment service."""
 
 from loom.kit.service import Hears, Service
-from loom.v1 import deployment_pb2
 
+from loom.v1 import deployment_pb2
 from loomos.deployment import query
 from loomos.deployment.decide import decide, resource
 from loomos.deployment.effect import effect

@@ -1,7 +1,6 @@
 """Asks nothing of other services: what a deployment causes outside is the effect's work."""
 
 from loom.decider import Command, Recorded
-
 from loomos.deployment.state import State
 
 __all__ = ["react"]

@@ -5,7 +5,7 @@
     any of these → INACTIVE → TERMINATED; FAILED and DEGRADED take a new revision like ACTIVE
 
 1. A model's versions are 1..n without gaps and never change.
-2. A job's generation never goes down; one generation of a job registers one version.
+2. A job's run never goes down; one run of a job registers one version.
 3. At most one deployment that is not TERMINATED stands for a model in an environment.
 """
 
@@ -52,9 +52,9 @@ class Model:
 
 @dataclass(slots=True)
 class Source:
-    """The newest start of a job that registered a version, and which one."""
+    """The newest run of a job that registered a version, and which one."""
 
-    generation: int
+    run: int
     model_id: str
     version: int
 

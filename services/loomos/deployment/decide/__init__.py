@@ -1,9 +1,9 @@
 """Every rule of models and deployments: which events a command causes, or why it is refused."""
 
 from google.protobuf.message import Message
+
 from loom.decider import Code, Context, Rejected, Resource
 from loom.v1 import deployment_pb2 as pb
-
 from loomos.deployment.decide.registration import register
 from loomos.deployment.decide.rollout import (
     deploy,

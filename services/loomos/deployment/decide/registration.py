@@ -1,6 +1,6 @@
 """The rules of registration.
 
-1. A version of an older start of a job than the newest known is refused; a start registers once.
+1. A version of an older run of a job than the newest known is refused; a run registers once.
 2. An artifact names each file once, by its digest; a metric is named once.
 3. What the auto-deploy policy said stands in the log beside the version, approved or not.
 """
@@ -8,9 +8,9 @@
 from collections.abc import Iterable
 
 from google.protobuf.message import Message
+
 from loom.decider import Code, Context, Rejected
 from loom.v1 import deployment_pb2 as pb
-
 from loomos.deployment import policy
 from loomos.deployment.decide.rollout import next_revision
 from loomos.deployment.state import Model, Phase, State, target
@@ -50,11 +50,7 @@ def register(
         plugin=command.plugin,
         lineage=command.lineage,
         metrics=sorted(command.metrics, key=lambda metric: metric.name),
-        artifact=pb.Artifact(
-            location=command.artifact.location,
-            sha256=command.artifact.sha256,
-            files=sorted(command.artifact.files, key=lambda file: file.path),
-        ),
+        artifact=pb.Artifact(files=sorted(command.artifact.files, key=lambda file: file.path)),
     )
     judgement = policy.judge(registered.metrics)
     staging = state.deployments.get(state.targets.get(target(model.id, pb.ENVIRONMENT_STAGING), ""))
@@ -92,20 +88,20 @@ def refuse_doubles(names: Iterable[str], field: str) -> None:
 
 
 def refuse_stale(lineage: pb.Lineage, state: State) -> None:
-    """A start of a job registers once, and never after a newer start did."""
+    """A run of a job registers once, and never after a newer run did."""
     source = state.sources.get(lineage.job_id)
-    if source is None or lineage.generation > source.generation:
+    if source is None or lineage.run > source.run:
         return
-    if lineage.generation < source.generation:
+    if lineage.run < source.run:
         raise Rejected(
             Code.FAILED_PRECONDITION,
-            f"generation {lineage.generation} of {lineage.job_id} is older than "
-            f"{source.generation}, which registered already: its work was superseded",
-            "lineage.generation",
+            f"run {lineage.run} of {lineage.job_id} is older than "
+            f"{source.run}, which registered already: its work was superseded",
+            "lineage.run",
         )
     raise Rejected(
         Code.ALREADY_EXISTS,
-        f"generation {lineage.generation} of {lineage.job_id} registered version "
+        f"run {lineage.run} of {lineage.job_id} registered version "
         f"{source.version} of {source.model_id} already",
-        "lineage.generation",
+        "lineage.run",
     )

@@ -6,9 +6,9 @@
 """
 
 from google.protobuf.message import Message
+
 from loom.decider import Code, Context, Rejected
 from loom.v1 import deployment_pb2 as pb
-
 from loomos.deployment.state import Deployment, Model, Phase, State, target
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "unloaded",
 ]
 
-STAGES = {
+STAGES: dict[int, pb.ModelStage] = {
     pb.ENVIRONMENT_STAGING: pb.MODEL_STAGE_STAGING,
     pb.ENVIRONMENT_PRODUCTION: pb.MODEL_STAGE_PRODUCTION,
 }
