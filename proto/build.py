@@ -1,7 +1,8 @@
 """Build hook: compiles every contract under proto/ into libs/, where path = package = import.
 
-Nothing it writes is committed. `buf/validate` has no Python module for google.protobuf in its own
-wheel, only a descriptor, so its module is generated beside ours.
+Nothing it writes is committed. `loom/v1/contracts.binpb` keeps the comments, which the modules lack.
+`buf/validate` has no Python module for google.protobuf in its own wheel, only a descriptor, so its
+module is generated beside ours.
 """
 
 import importlib.resources
@@ -58,16 +59,29 @@ def compile_contracts(root: Path = ROOT) -> None:
                 f"--descriptor_set_in={rules}",
                 f"--python_out={made}",
                 f"--pyi_out={made}",
+                f"--descriptor_set_out={Path(folder) / 'commented.binpb'}",
+                "--include_source_info",
                 *contracts,
                 "buf/validate/validate.proto",
             ]
         )
         if status != 0:
             sys.exit("the contracts under proto/ do not compile: see the lines above")
+        commented = (Path(folder) / "commented.binpb").read_bytes()
+        (made / "loom" / "v1" / "contracts.binpb").write_bytes(ours(commented))
         for module in sorted(made.rglob("*_pb2.py")):
             for package in module.relative_to(made).parents[:-1]:
                 (made / package / "__init__.py").touch()
         install(made, root / "libs")
+
+
+def ours(commented: bytes) -> bytes:
+    """Our own contracts with their comments, which the Python modules lack; for OpenAPI."""
+    from google.protobuf import descriptor_pb2
+
+    files = descriptor_pb2.FileDescriptorSet.FromString(commented)
+    kept = [file for file in files.file if file.name.startswith("loom/")]
+    return descriptor_pb2.FileDescriptorSet(file=kept).SerializeToString(deterministic=True)
 
 
 def install(made: Path, libs: Path) -> None:
