@@ -247,7 +247,7 @@ class Shell:
             await asyncio.sleep(LEASE_S / 3)
             commander = self._commanders.get(partition)
             epoch = commander.epoch if commander else 0
-            with contextlib.suppresspsycopg.OperationalError:
+            with contextlib.suppress(psycopg.OperationalError):
                 holder = await self.store.hold_lease(
                     self.service.topic, partition, self.owner, self.address, epoch
                 )
