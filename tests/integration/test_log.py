@@ -128,7 +128,7 @@ async def test_a_deposed_writers_late_records_are_void(bus, topic):
 async def test_forged_doubled_and_garbage_records_are_void(bus, topic):
     writer, reading = await claim(bus, topic)
     await append(writer, [command("a")])
-    stored = [r for r in await read_all(bus, topic) if r.verdict.kind == Kind.EVENT][0]
+    stored = next(r for r in await read_all(bus, topic) if r.verdict.kind == Kind.EVENT)
     forged = Stamp(Kind.EVENT, 0, writer.epoch, writer.claim, 2, 1, 1, ZERO_DIGEST)
     producer = AIOKafkaProducer(**connection(bus))
     await producer.start()
