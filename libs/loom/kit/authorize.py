@@ -1,0 +1,435 @@
+"""Who calls, and may they: decided in process, by Cedar, on a view followed from security's log.
+
+1. Identity comes from a certificate's SPIFFE URI or a signed token, never from anything else; a
+   token, once shown, decides alone.
+2. Nothing is allowed that no policy allows; `forbid` wins, tenants stand apart by one.
+3. An engine that fails, an error inside a policy, and a view more than 5 s behind all deny.
+4. A decision is asked of Cedar once per version of the view; then it is one dictionary look-up.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cedarpy
+import structlog
+
+import loom
+from loom.decider import Position, Resource
+from loom.kit import token
+from loom.kit.config import Settings
+from loom.kit.errors import Failure
+from loom.kit.view import PLATFORM, ROLES, View
+from loom.log.judge import START, Base, Kind
+from loom.log.reader import LogDiverged, Reader
+
+__all__ = ["ANONYMOUS", "Authorizer", "Caller", "Decision", "Decisions", "Policies", "Scope"]
+
+TOPIC = "loomos.security"
+STALE_SECONDS = 5.0
+WAIT_SECONDS = 2.0
+FIRST_READ_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+CACHED_MAX = 200_000
+ANONYMOUS = "anonymous"
+SPIFFE = re.compile(r"spiffe://loomos/(service|node)/([a-z0-9](?:[a-z0-9-]{0,118}[a-z0-9])?)")
+CEDAR_KIND = {
+    "platform": "Platform",
+    "organisation": "Organisation",
+    "project": "Project",
+    "user": "User",
+    "node": "Node",
+}
+PRINCIPAL_KIND = {"user": "User", "service": "Service", "node": "Node"}
+
+
+class Decision(NamedTuple):
+    """An answer and its grounds."""
+
+    allowed: bool
+    reasons: tuple[str, ...]
+    """Ids of the deciding policies, or the one word that says why none was asked."""
+    policy_hash: str = ""
+    security_position: str = ""
+    """How much of security's log was known: `partition@offset`, joined by commas."""
+
+
+class Scope(NamedTuple):
+    """Whose rows a caller may see."""
+
+    all: bool
+    organisations: list[str]
+    projects: list[str]
+
+
+class Policies:
+    """The parsed policies and the table of actions; immutable."""
+
+    def __init__(self, schema: str, texts: list[str]) -> None:
+        source = "\n".join(texts)
+        self.hash = hashlib.sha256("\0".join((schema, source)).encode()).hexdigest()
+        self.set = cedarpy.PolicySet.from_str(source)
+        entities = json.loads(str(cedarpy.Entities.from_json_str("[]", schema)))
+        parents = {
+            entity["uid"]["id"]: [parent["id"] for parent in entity["parents"]]
+            for entity in entities
+        }
+        self.actions = {name: sorted(above(name, parents)) for name in sorted(parents)}
+        """Each action and every permission and role that it stands in."""
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> "Policies":
+        """The policies of a folder; by default those of the distribution."""
+        folder = folder or policy_folder()
+        texts = [path.read_text() for path in sorted(folder.glob("*.cedar"))]
+        return cls((folder / "loomos.cedarschema").read_text(), texts)
+
+    def ask(
+        self, request: dict[str, Any], entities: list[dict[str, Any]]
+    ) -> tuple[bool, list[str]]:
+        """Cedar's answer and the ids of the deciding policies; raises on any error inside one."""
+        handle = cedarpy.Entities.from_json_str(json.dumps(entities))
+        result = cedarpy.is_authorized(request, self.set, handle)
+        found = result.diagnostics
+        if found.errors:
+            raise ValueError("; ".join(str(error) for error in found.errors))
+        names = found.id_annotations_by_reason
+        return result.allowed, sorted(names.get(reason, reason) for reason in found.reasons)
+
+
+def above(name: str, parents: dict[str, list[str]]) -> set[str]:
+    """Every group an action stands in, directly or through another."""
+    found: set[str] = set()
+    waiting = list(parents.get(name, ()))
+    while waiting:
+        group = waiting.pop()
+        if group not in found:
+            found.add(group)
+            waiting.extend(parents.get(group, ()))
+    return found
+
+
+def policy_folder() -> Path:
+    """Beside the sources in a checkout, inside `loomos` once installed."""
+    root = Path(loom.__file__).resolve().parent.parent
+    installed = root / "loomos" / "policies"
+    return installed if installed.is_dir() else root.parent / "policies"
+
+
+class Decisions:
+    """Decides on a view; forgets what it decided when the view's version moves."""
+
+    def __init__(self, policies: Policies, view: View) -> None:
+        self.policies = policies
+        self.view = view
+        self._version = -1
+        self._known: dict[tuple[str, str, Resource], Decision] = {}
+
+    def may(self, principal: str, action: str, resource: Resource) -> Decision:
+        """Whether the principal may do the action to the resource."""
+        if self._version != self.view.version or len(self._known) > CACHED_MAX:
+            self._known = {}
+            self._version = self.view.version
+        key = (principal, action, resource)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._decide(principal, action, resource)
+        return known
+
+    def scope(self, principal: str, action: str) -> Scope:
+        """Whose rows the principal may see with this action; agrees with `may` on each."""
+        view = self.view
+        if self.may(principal, action, Resource(PLATFORM, PLATFORM)).allowed:
+            return Scope(True, sorted(view.organisations), sorted(view.projects))
+        kind, _, name = principal.partition(":")
+        if kind == "node" and self._sees(principal, action, "node", name):
+            return Scope(False, [PLATFORM], [])
+        account = view.users.get(name) if kind == "user" else None
+        if account is None:
+            return Scope(False, [], [])
+        own = account.organisation_id
+        organisations = [own] if self._sees(principal, action, "organisation", own) else []
+        projects = [
+            project
+            for project, organisation in sorted(view.projects.items())
+            if organisation == own and self._sees(principal, action, "project", project)
+        ]
+        return Scope(False, organisations, projects)
+
+    def position(self) -> str:
+        """How much of security's log the view has folded."""
+        return ",".join(
+            f"{partition}@{at.offset}" for partition, at in sorted(self.view.reached.items())
+        )
+
+    def _sees(self, principal: str, action: str, kind: str, name: str) -> bool:
+        return self.may(principal, action, Resource(kind, name)).allowed
+
+    def _decide(self, principal: str, action: str, resource: Resource) -> Decision:
+        try:
+            allowed, reasons = self._ask(principal, action, resource)
+        except Exception as error:  # noqa: BLE001 - whatever fails inside the engine denies
+            structlog.get_logger().error(
+                "policy engine failed", action=action, resource=resource, error=str(error)
+            )
+            allowed, reasons = False, ["engine_error"]
+        return Decision(allowed, tuple(reasons), self.policies.hash, self.position())
+
+    def _ask(self, principal: str, action: str, resource: Resource) -> tuple[bool, list[str]]:
+        subject = self._subject(principal)
+        if subject is None:
+            return False, ["unknown_principal"]
+        if action not in self.policies.actions:
+            return False, ["unknown_action"]
+        touched = self._touched(resource)
+        if touched is None:
+            return False, ["unknown_resource"]
+        verb = {"type": "Action", "id": action}
+        groups = [{"type": "Action", "id": group} for group in self.policies.actions[action]]
+        entities = [touched, {"uid": verb, "attrs": {}, "parents": groups}]
+        if subject["uid"] != touched["uid"]:
+            entities.append(subject)
+        else:
+            entities[0] = touched | {"parents": subject["parents"]}
+        request = {
+            "principal": subject["uid"],
+            "action": verb,
+            "resource": touched["uid"],
+            "context": {},
+        }
+        allowed, reasons = self.policies.ask(request, entities)
+        return allowed, reasons or ["no_policy_allows"]
+
+    def _subject(self, principal: str) -> dict[str, Any] | None:
+        """The principal as an entity, its roles as parents; None for who is not known."""
+        kind, _, name = principal.partition(":")
+        if kind == "service" and name:
+            return {"uid": {"type": "Service", "id": name}, "attrs": {}, "parents": []}
+        if kind not in PRINCIPAL_KIND:
+            return None
+        entity = self._touched(Resource(kind, name))
+        if entity is not None and kind == "user":
+            held = sorted(self.view.users[name].roles)
+            roles = [{"type": "Role", "id": f"{role}@{scope}"} for role, scope in held]
+            entity = entity | {"parents": roles}
+        return entity
+
+    def _touched(self, resource: Resource) -> dict[str, Any] | None:
+        """The resource as an entity: its organisation, and who holds which role over it."""
+        view = self.view
+        attributes: dict[str, Any] = {}
+        kind, name = resource
+        match kind:
+            case "platform":
+                organisation, scopes = PLATFORM, [PLATFORM]
+            case "organisation" if name in view.organisations:
+                organisation, scopes = name, [name, PLATFORM]
+            case "project" if name in view.projects:
+                organisation = view.projects[name]
+                scopes = [name, organisation, PLATFORM]
+            case "user" if name in view.users:
+                organisation = view.users[name].organisation_id
+                scopes = [organisation, PLATFORM]
+                attributes["active"] = view.users[name].active
+            case "node" if name in view.nodes:
+                organisation, scopes = PLATFORM, [PLATFORM]
+            case _:
+                return None
+        holders = {
+            role: [{"__entity": {"type": "Role", "id": f"{role}@{scope}"}} for scope in scopes]
+            for role in ROLES.values()
+        }
+        attributes |= {
+            "organisation": {"__entity": {"type": "Organisation", "id": organisation}},
+            "holders": holders,
+        }
+        uid = {"type": CEDAR_KIND[kind], "id": name}
+        return {"uid": uid, "attrs": attributes, "parents": []}
+
+
+class Judge(Protocol):
+    """What a caller asks about itself and, dry, about others."""
+
+    def may(self, principal: str, action: str, resource: Resource) -> Decision:
+        """Whether the principal may."""
+        ...
+
+    def scope(self, principal: str, action: str) -> Scope:
+        """Whose rows the principal may see."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """What is known of security's log."""
+        ...
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who makes one call, as proved, and what was decided about it last."""
+
+    principal: str
+    """`user:<id>`, `service:<name>`, `node:<id>`, or empty for nobody."""
+    organisation_id: str
+    kind: str
+    """user, service, node or anonymous."""
+    judge: Judge = field(repr=False, compare=False)
+    decided: Decision | None = field(default=None, repr=False, compare=False)
+
+    def may(self, action: str, resource: Resource) -> Decision:
+        """Whether the caller may do this action, an RPC's name, to this resource."""
+        self.decided = self.judge.may(self.principal, action, resource)
+        return self.decided
+
+    def context(self) -> dict[str, str]:
+        """The last decision as attributes of the events that it let through."""
+        if self.decided is None:
+            return {}
+        return {
+            "policyhash": self.decided.policy_hash,
+            "policies": ",".join(self.decided.reasons),
+            "securityposition": self.decided.security_position,
+        }
+
+    def scope(self, action: str) -> Scope:
+        """Whose rows the caller may see with this action."""
+        return self.judge.scope(self.principal, action)
+
+
+class Authorizer:
+    """Follows security's log and answers from what it knows."""
+
+    def __init__(self, settings: Settings, policies: Policies | None = None) -> None:
+        self.settings = settings
+        self.decisions = Decisions(policies or Policies.load(), View())
+        self._fresh_at = dict.fromkeys(range(settings.partitions), float("-inf"))
+        self._moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def view(self) -> View:
+        """What is known of security's log."""
+        return self.decisions.view
+
+    async def start(self) -> None:
+        """Follow, and return once the log was read to its end; raises Failure where it cannot."""
+        self._tasks = [asyncio.create_task(self._follow(number)) for number in self._fresh_at]
+        try:
+            await self._until(lambda: not self.stale(), FIRST_READ_SECONDS)
+        except TimeoutError as error:
+            await self.stop()
+            raise Failure(
+                "UNAVAILABLE", f"{TOPIC} could not be read to its end: is Kafka up?"
+            ) from error
+
+    async def run(self) -> None:
+        """Wait until following fails for good, which it does with a log that diverged."""
+        await asyncio.gather(*self._tasks)
+
+    async def stop(self) -> None:
+        """Stop following; from then on everything is denied as stale."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stale(self) -> bool:
+        """True where the view is more than 5 s behind, or was never at the log's end."""
+        return time.monotonic() - min(self._fresh_at.values()) > STALE_SECONDS
+
+    def may(self, principal: str, action: str, resource: Resource) -> Decision:
+        """Whether the principal may; denies with `view_stale` while the view is behind."""
+        if self.stale():
+            return Decision(False, ("view_stale",), self.decisions.policies.hash)
+        return self.decisions.may(principal, action, resource)
+
+    def scope(self, principal: str, action: str) -> Scope:
+        """Whose rows the principal may see; nobody's while the view is behind."""
+        return Scope(False, [], []) if self.stale() else self.decisions.scope(principal, action)
+
+    def service_caller(self, name: str) -> Caller:
+        """The caller that a service of this platform is to itself."""
+        return Caller(f"service:{name}", PLATFORM, "service", self)
+
+    async def authenticate(self, spiffe: str | None, bearer: str | None) -> Caller:
+        """Who calls; raises Failure where what was shown proves nobody."""
+        if bearer is not None:
+            return await self._by_token(bearer)
+        if spiffe is None:
+            return Caller("", "", ANONYMOUS, self)
+        shown = SPIFFE.fullmatch(spiffe)
+        if shown is None:
+            raise Failure("UNAUTHENTICATED", "the certificate names no service or node of ours")
+        kind, name = shown.groups()
+        if kind == "node" and not await self._soon(lambda: name in self.view.nodes):
+            raise Failure("UNAUTHENTICATED", f"node {name!r} never joined: join it first")
+        return Caller(f"{kind}:{name}", PLATFORM, kind, self)
+
+    async def _by_token(self, bearer: str) -> Caller:
+        text = bearer.removeprefix("Bearer ").strip()
+        key_id = token.key_id_of(text)
+        # The key's record may be on its way; asking for a key that never comes costs nobody else.
+        await self._soon(lambda: key_id in self.view.signing_keys)
+        claims = token.verify(text, self.view.signing_keys, time.time())
+        if not await self._soon(lambda: self.view.has_reached(claims.position)):
+            raise Failure(
+                "UNAVAILABLE", "this instance has not heard of your token yet: retry shortly"
+            )
+        account = self.view.users.get(claims.user_id)
+        if account is None or not account.active:
+            raise token.refused("its user is suspended or not known")
+        if (claims.position.incarnation, claims.position.offset) < account.tokens_from:
+            raise token.refused("its user's credentials changed since: log in again")
+        if claims.api_key_id in self.view.revoked_keys:
+            raise token.refused("its API key was revoked")
+        return Caller(f"user:{claims.user_id}", claims.organisation_id, "user", self)
+
+    async def reached(self, position: Position) -> bool:
+        """Wait, bounded, until the view has folded this position."""
+        return await self._soon(lambda: self.view.has_reached(position))
+
+    async def _soon(self, true: Any) -> bool:
+        if true():
+            return True
+        with contextlib.suppress(TimeoutError):
+            await self._until(true, WAIT_SECONDS)
+        return true()
+
+    async def _until(self, true: Any, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while not true():
+                moved = self._moved
+                await moved.wait()
+
+    async def _follow(self, partition: int) -> None:
+        """Keep the view at the log's end; a broken connection is tried again, a lie is not."""
+        base = START
+        while True:
+            reader = Reader(self.settings, TOPIC, partition, base)
+            try:
+                await reader.start()
+                while True:
+                    base = await self._read(reader, partition)
+            except LogDiverged:
+                raise
+            except Exception as error:  # noqa: BLE001 - the client has many; staleness denies
+                structlog.get_logger().warning("security's log is away", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await reader.stop()
+
+    async def _read(self, reader: Reader, partition: int) -> Base:
+        for record in await reader.batch():
+            if record.verdict.kind == Kind.EVENT and record.verdict.valid:
+                self.view.evolve(reader.recorded(record))
+        lag_s = reader.lag_s()
+        if lag_s < STALE_SECONDS:
+            self._fresh_at[partition] = time.monotonic() - lag_s
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+        return reader.base
