@@ -14,6 +14,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 HEADER = "loom"
@@ -21,7 +22,6 @@ HEADER = "loom"
 
 _FIXED = struct.Struct(">BBIQ16sQII32s")
 _VERSION = 1
-_LENGTHS = struct.Struct(">iI")
 ZERO_DIGEST = bytes(32)
 
 Headers = Sequence[tuple[str, bytes]]
@@ -66,22 +66,30 @@ class Base(NamedTuple):
     claim: bytes = bytes(16)
     n: int = 0
     before: bytes = ZERO_DIGEST
+    """Digest of the valid record right before `offset`."""
+    appended_ms: int = 0
+    """The broker's time of that record: the same bytes, appended again, are another record."""
 
     def text(self) -> str:
         """One line of text, for storage; `parse` is the way back."""
         return (
             f"{self.incarnation}:{self.offset}:{self.epoch}:{self.claim.hex()}"
-            f":{self.n}:{self.before.hex()}"
+            f":{self.n}:{self.before.hex()}:{self.appended_ms}"
         )
 
     @classmethod
     def parse(cls, text: str) -> "Base":
         """The base that `text` gave; ValueError for anything else."""
-        incarnation, offset, epoch, claim, n, before = text.split(":")
+        incarnation, offset, epoch, claim, n, before, appended_ms = text.split(":")
         return cls(
-            int(incarnation), int(offset), int(epoch), bytes.fromhex(claim), int(n),
+            int(incarnation),
+            int(offset),
+            int(epoch),
+            bytes.fromhex(claim),
+            int(n),
             bytes.fromhex(before),
-        )  # fmt: skip
+            int(appended_ms),
+        )
 
 
 START = Base()
@@ -111,18 +119,18 @@ class Verdict(NamedTuple):
 
 
 def digest(key: bytes | None, headers: Headers, value: bytes | None) -> bytes:
-    """SHA-256 over the stored bytes: key, headers in order, value, each with its length."""
-    pack = _LENGTHS.pack
-    parts = [pack(-1 if key is None else len(key), len(headers)), key or b""]
+    """SHA-256 over the stored bytes: all lengths, then key, value, and the headers in order."""
+    parts = [bytes((key is None, value is None)), key or b"", value or b""]
     for name, data in headers:
-        encoded = name.encode()
-        body = data or b""
-        parts.append(pack(len(encoded), len(body)))
-        parts.append(encoded)
-        parts.append(body)
-    parts.append(pack(-1 if value is None else len(value), 0))
-    parts.append(value or b"")
-    return hashlib.sha256(b"".join(parts)).digest()
+        parts.append(name.encode())
+        parts.append(data or b"")
+    lengths = _lengths(len(parts)).pack(len(parts), *map(len, parts))
+    return hashlib.sha256(b"".join((lengths, *parts))).digest()
+
+
+@cache
+def _lengths(count: int) -> struct.Struct:
+    return struct.Struct(f">I{count}I")
 
 
 def stamp_of(headers: Headers) -> Stamp | None:
@@ -169,9 +177,17 @@ class Judge:
         self.before = mark
         return Verdict(stamp.kind, mark, stamp)
 
-    def base(self, next_offset: int) -> Base:
+    def base(self, next_offset: int, appended_ms: int) -> Base:
         """The base after the last record admitted, which must have closed its command."""
-        return Base(self.incarnation, next_offset, self.epoch, self.claim, self.n, self.before)
+        return Base(
+            self.incarnation,
+            next_offset,
+            self.epoch,
+            self.claim,
+            self.n,
+            self.before,
+            appended_ms,
+        )
 
     def _fault(self, stamp: Stamp) -> str:
         # A restored log goes on in the next incarnation, which only a marker may begin.

@@ -3,8 +3,8 @@
 1. A reader starts at offset 0 or at a base: the place right behind a valid record that closed its
    command. The record before the base is read again and must be that one, else the log went
    backwards or regrew: `LogDiverged` names the partition, and nobody reads on in silence. A live
-   reader looks again at every marker that it meets and whenever nothing came for a while, for a
-   log can regrow under it while the broker is away.
+   reader looks again whenever its connection to a broker broke, at every marker that it meets, and
+   when nothing came for a while: a log can regrow under it while the broker is away.
 2. Offsets may be sparse. A void record is handed out too, marked as such.
 3. A valid record that cannot be decoded stops the reader (`catalogue.Undecodable`).
 """
@@ -74,6 +74,7 @@ class Reader:
     async def start(self) -> None:
         """Connect, and check that the log still holds the base; raises LogDiverged."""
         await self._consumer.start()
+        self._watch_connections()
         self._consumer.assign([self._tp])
         await self._check()
 
@@ -107,7 +108,7 @@ class Reader:
             if verdict.kind == Kind.MARKER:
                 self._suspicious = True
             if verdict.closes:
-                self.base = self.judge.base(record.offset + 1)
+                self.base = self.judge.base(record.offset + 1, record.timestamp)
             judged.append(
                 Judged(
                     record.offset,
@@ -160,6 +161,7 @@ class Reader:
             stamp = stamp_of(before.headers)
             if (
                 before.offset != base.offset - 1
+                or before.timestamp != base.appended_ms
                 or stamp is None
                 or (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n)
                 != (base.incarnation, base.epoch, base.claim, base.n)
@@ -180,6 +182,17 @@ class Reader:
                     raise self._diverged(f"offset {offset} is not in the log any more") from error
                 if found.get(self._tp):
                     return found[self._tp][0]
+
+    def _watch_connections(self) -> None:
+        """Be told when a broker's connection ends; the client offers no public way to ask."""
+        client = self._consumer._client
+        ended = client._on_connection_closed
+
+        def noticed(connection: Any, reason: Any) -> None:
+            self._suspicious = True
+            ended(connection, reason)
+
+        client._on_connection_closed = noticed
 
     def _diverged(self, what: str) -> LogDiverged:
         return LogDiverged(
