@@ -1,7 +1,8 @@
 """The process's certificate: read from the credentials folder, and read again when renewed.
 
 1. Every server asks for a client certificate of our own authority; only the gateway's REST door,
-   which people call, and the metrics door, which also takes a token, let a caller come without.
+   which people call, the runtime's inference doors, and the metrics door let a caller come with a
+   token instead.
 2. A renewal is seen without restart; a half-written one is ignored until key and leaf match.
 3. Who a peer is stands in the one SPIFFE URI of its certificate and nowhere else.
 """
@@ -69,8 +70,10 @@ def stamp(settings: Settings) -> tuple[int, ...]:
     return tuple(found)
 
 
-def server_credentials(settings: Settings) -> grpc.ServerCredentials:
-    """gRPC server credentials that demand a client certificate and follow renewals."""
+def server_credentials(
+    settings: Settings, *, client_certificates: bool = True
+) -> grpc.ServerCredentials:
+    """gRPC server credentials that follow renewals; without client certificates, tokens decide."""
     seen = stamp(settings)
 
     def configuration() -> grpc.ServerCertificateConfiguration:
@@ -92,7 +95,7 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials:
         return made
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), renewed, require_client_authentication=True
+        configuration(), renewed, require_client_authentication=client_certificates
     )
 
 

@@ -4,10 +4,9 @@ An effect may run twice for one event: the runtime answers the same order the sa
 orders older than the newest it knows, and reports about an old revision change nothing.
 """
 
-from loom.kit.service import Shell
-
 from loom.decider import Command, Recorded
 from loom.kit.errors import Failure
+from loom.kit.service import Shell
 from loom.v1 import deployment_pb2 as pb
 from loom.v1 import runtime_pb2
 
@@ -51,10 +50,10 @@ async def load(event: pb.DeploymentRequested, record: Recorded, shell: Shell) ->
         plugin=event.plugin,
         artifact=event.artifact,
     )
-    story = {"correlation_id": record.correlation_id, "causation_id": record.id}
-    await shell.tell(started, key="started", **story)
+    story, cause = record.correlation_id, record.id
+    await shell.tell(started, key="started", correlation_id=story, causation_id=cause)
     try:
-        answer = await shell.tell(order, key="load", **story)
+        answer = await shell.tell(order, key="load", correlation_id=story, causation_id=cause)
     except Failure as failure:
         if failure.code in PASSING:
             raise

@@ -1,14 +1,14 @@
 """Wires the deployment service."""
 
-from loom.kit.service import Hears, Service
+from pathlib import Path
 
+from loom.kit.contract import Service
 from loom.v1 import deployment_pb2
 from loomos.deployment import query
 from loomos.deployment.decide import decide, resource
 from loomos.deployment.effect import effect
 from loomos.deployment.evolve import evolve
 from loomos.deployment.project import project
-from loomos.deployment.react import react
 from loomos.deployment.state import initial
 
 __all__ = ["SERVICE"]
@@ -20,9 +20,8 @@ SERVICE = Service(
     decide=decide,
     resource=resource,
     evolve=evolve,
-    react=react,
     project=project,
     query=query,
     effect=effect,
-    hears=(Hears("security"),),
+    schema=(Path(__file__).parent / "schema.sql").read_text(),
 )

@@ -3,9 +3,9 @@
 from typing import Any
 
 import psycopg
-from loom.kit.authorize import Caller
 
 from loom.decider import Code, Rejected
+from loom.kit.authorize import Caller
 from loom.v1 import deployment_pb2 as pb
 
 __all__ = ["get_deployment", "get_model", "get_model_version", "list_deployments", "list_models"]

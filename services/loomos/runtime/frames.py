@@ -8,7 +8,11 @@ import json
 import struct
 from typing import Any
 
-__all__ = ["LENGTHS", "FrameTooLarge", "encode", "lengths"]
+import numpy as np
+
+from loomos.runtime.plugins import DTYPES
+
+__all__ = ["LENGTHS", "FrameTooLarge", "encode", "lengths", "raw_of"]
 
 LENGTHS = struct.Struct("!II")
 HEAD_BYTES_MAX = 1024 * 1024
@@ -33,3 +37,8 @@ def lengths(prefix: bytes) -> tuple[int, int]:
             f"a frame of {head} + {body} bytes: at most {HEAD_BYTES_MAX} + {BODY_BYTES_MAX}"
         )
     return head, body
+
+
+def raw_of(array: np.ndarray, datatype: str) -> bytes:
+    """The array's elements, little-endian and row-major."""
+    return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()

@@ -21,8 +21,8 @@ import numpy as np
 
 from loom.kit.errors import Failure
 from loomos.runtime import frames
-from loomos.runtime.plugins import TensorSpec
-from loomos.runtime.tensors import DTYPES, raw_of
+from loomos.runtime.frames import raw_of
+from loomos.runtime.plugins import DTYPES, TensorSpec
 
 __all__ = ["Confinement", "Process", "WorkerGone", "start"]
 

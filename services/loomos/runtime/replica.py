@@ -121,6 +121,7 @@ class Replica:
         loop = asyncio.get_running_loop()
         pause = PAUSE_SECONDS_MIN
         while True:
+            reason = ""
             began = loop.time()
             try:
                 self.process = await self._start()
@@ -151,7 +152,7 @@ class Replica:
         """Take leave of the worker and of all who wait for it."""
         worker, self.process = self.process, None
         for waiting in self._queue:
-            refuse(waiting, self._lost("was stopped"))
+            refuse(waiting, self._lost("it was stopped"))
         self._queue.clear()
         self._queued_bytes = 0
         self._idle.set()
@@ -194,7 +195,7 @@ class Replica:
         return batch
 
     async def _answer(self, worker: Process, batch: list[Waiting]) -> None:
-        """Run a batch; one that the model refuses is run request by request, to find the culprit."""
+        """Run a batch; one that the model refuses is run again request by request."""
         try:
             await self._answer_together(worker, batch)
         except Failure as failure:
@@ -205,7 +206,7 @@ class Replica:
                 await self._answer(worker, [waiting])
         except BaseException as error:
             for waiting in batch:
-                refuse(waiting, self._lost(str(error)))
+                refuse(waiting, self._lost(str(error) or "it was stopped"))
             raise
 
     async def _answer_together(self, worker: Process, batch: list[Waiting]) -> None:

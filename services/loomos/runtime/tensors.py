@@ -6,31 +6,15 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loom.kit.errors import Failure, shown
-from loomos.runtime.plugins import TensorSpec
+from loomos.runtime.plugins import DTYPES, TensorSpec
 
-__all__ = ["DTYPES", "Given", "arrays_of", "field_of", "raw_of"]
-
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-"""The protocol's fixed-size element types; BYTES and BF16 are in no model served here."""
+__all__ = ["Given", "arrays_of", "bad", "field_of"]
 
 ROWS_MAX = 65_536
 RANK_MAX = 8
@@ -123,11 +107,6 @@ def from_values(values: Any, datatype: str, shape: tuple[int, ...], field: str) 
             raise bad(f"{field}.data", f"has a number outside {datatype}")
     with np.errstate(over="ignore"):
         return array.astype(dtype).reshape(shape)
-
-
-def raw_of(array: np.ndarray, datatype: str) -> bytes:
-    """The array's elements, little-endian and row-major."""
-    return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
 
 
 def bad(field: str, what: str) -> Failure:

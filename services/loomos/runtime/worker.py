@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from loomos.runtime import frames
-from loomos.runtime.plugins import BadModel, Model, Plugin, TensorSpec
-from loomos.runtime.tensors import DTYPES, raw_of
+from loomos.runtime.frames import raw_of
+from loomos.runtime.plugins import DTYPES, BadModel, Model, Plugin, TensorSpec
 
 __all__ = ["main"]
 

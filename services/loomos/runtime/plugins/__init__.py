@@ -6,11 +6,27 @@
 """
 
 from collections.abc import Mapping
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["BadModel", "Model", "Plugin", "TensorSpec"]
+__all__ = ["DTYPES", "BadModel", "Model", "Plugin", "TensorSpec"]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+"""The protocol's fixed-size element types; BYTES and BF16 are in no model served here."""
 
 
 class BadModel(Exception):
