@@ -195,12 +195,13 @@ def kill_descendants(walls: Walls) -> None:
         os.waitpid(child, 0)
         return
     deadline = time.monotonic() + 10
-    while (left := _descendants(os.getpid())) and time.monotonic() < deadline:
+    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
             except OSError:
-                continue  # it went by itself
+                continue  # it went by itself, or is not ours to bury yet
 
 
 def _kill_everything_we_may() -> None:
@@ -210,24 +211,21 @@ def _kill_everything_we_may() -> None:
         return
 
 
-def _descendants(root: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
-                    fields = file.read().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(name)] = int(fields[1])
+def descendants(root: int) -> list[int]:
+    """Every process below this one."""
     found: list[int] = []
-    for pid in parents:
-        ancestor = parents.get(pid, 0)
-        while ancestor not in (0, 1, root):
-            ancestor = parents.get(ancestor, 0)
-        if ancestor == root:
-            found.append(pid)
+    waiting = [root]
+    while waiting:
+        children: list[int] = []
+        parent = waiting.pop()
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{thread}/children", encoding="ascii") as file:
+                    children += map(int, file.read().split())
+        except OSError:
+            continue  # it went by itself
+        found += children
+        waiting += children
     return found
 
 

@@ -14,7 +14,6 @@ leaves there `shim.json` (who runs, behind which walls), `job.log`, `reports.jso
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import resource
@@ -26,6 +25,7 @@ import time
 from typing import Any
 
 from loomos.node_agent import sandbox
+from loomos.node_agent.capped import Capped
 
 READ_BYTES = 1 << 16
 LINE_BYTES_MAX = 4096
@@ -33,6 +33,9 @@ CONNECTIONS_MAX = 16
 FILES_MAX = 200_000
 DRAIN_SECONDS = 5
 LEASE_GRACE_SECONDS = 2
+# Stands in arguments and environment for the work folder as the job will see it; a NUL, because
+# nothing that a user may write there can hold one.
+WORK_MARK = "\0"
 CUT = b"\n[the log's limit is reached; what follows is counted, not kept]\n"
 
 
@@ -45,8 +48,8 @@ class Shim:
         self.state = state
         self.work: str = self.spec["work"]
         self.selector = selectors.DefaultSelector()
-        self.log = _Capped(os.path.join(state, "job.log"), self.spec["log_bytes_max"], CUT)
-        self.reports = _Capped(
+        self.log = Capped(os.path.join(state, "job.log"), self.spec["log_bytes_max"], CUT)
+        self.reports = Capped(
             os.path.join(state, "reports.jsonl"), self.spec["report_bytes_max"], b""
         )
         self.partial: dict[socket.socket, bytes] = {}
@@ -74,6 +77,8 @@ class Shim:
                 "walls": self.walls.names(),
             },
         )
+        if os.path.exists(os.path.join(self.state, "stop.json")):
+            self._obey_stop()  # asked for before anybody could know our pid
         self._watch()
         self._finish()
 
@@ -147,12 +152,12 @@ class Shim:
 
     def _become_job(self, seen: str, log: int, tell: Any) -> None:
         environment = {
-            name: value.replace("{work}", seen) for name, value in self.spec["environment"].items()
+            name: value.replace(WORK_MARK, seen) for name, value in self.spec["environment"].items()
         }
-        argv = [part.replace("{work}", seen) for part in self.spec["argv"]]
+        argv = [part.replace(WORK_MARK, seen) for part in self.spec["argv"]]
         try:
             limits = sandbox.Limits(**self.spec["limits"])
-            sandbox.become_job(argv, environment, seen, log, limits, self.walls)
+            sandbox.become_job(argv, environment, f"{seen}/input", log, limits, self.walls)
         except (OSError, ValueError) as error:
             tell(error=f"{argv[0]!r} cannot be started: {error}")
         finally:
@@ -181,6 +186,8 @@ class Shim:
             if now >= look_at:
                 if self._lease_is_over():
                     self._stop("lease_ended", grace_seconds=LEASE_GRACE_SECONDS)
+                if self._memory_is_over():
+                    self._stop("memory_exceeded", grace_seconds=0)
                 if self._disk_is_over():
                     self._stop("disk_exceeded", grace_seconds=0)
                 look_at = time.monotonic() + max(1.0, 20 * (time.monotonic() - now))
@@ -197,9 +204,11 @@ class Shim:
         return any(key.data == self._read_log for key in self.selector.get_map().values())
 
     def _stop(self, verdict: str, grace_seconds: float | None = None) -> None:
-        self.verdict = self.verdict or verdict
         grace = self.spec["grace_seconds"] if grace_seconds is None else grace_seconds
         self.kill_at = min(self.kill_at, time.monotonic() + grace)
+        if self.verdict:
+            return  # asked before: a second SIGTERM could disturb the checkpoint being written
+        self.verdict = verdict
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.child, signal.SIGTERM)
 
@@ -212,6 +221,9 @@ class Shim:
 
     def _read_signals(self, descriptor: int) -> None:
         os.read(descriptor, 64)
+        self._obey_stop()
+
+    def _obey_stop(self) -> None:
         try:
             with open(os.path.join(self.state, "stop.json"), encoding="utf-8") as file:
                 grace_seconds = float(json.load(file)["grace_seconds"])
@@ -288,6 +300,17 @@ class Shim:
         except (OSError, ValueError):
             return True
 
+    def _memory_is_over(self) -> bool:
+        """Shared pages are weighed only when the cheap sum, which counts them twice, is over."""
+        maximum = self.spec["memory_bytes_max"]
+        if not maximum:
+            return False
+        pids = sandbox.descendants(self.child)
+        page = os.sysconf("SC_PAGESIZE")
+        if sum(_number(f"/proc/{pid}/statm", 1) for pid in pids) * page <= maximum:
+            return False
+        return sum(_number(f"/proc/{pid}/smaps_rollup", "Pss:") for pid in pids) << 10 > maximum
+
     def _disk_is_over(self) -> bool:
         used, files, folders = 0, 0, [self.work]
         while folders:
@@ -326,39 +349,14 @@ class Shim:
         _write_durably(os.path.join(self.state, "exit.json"), record)
 
 
-class _Capped:
-    """A file that keeps the first bytes, up to its cap, and counts the others."""
-
-    def __init__(self, path: str, bytes_max: int, cut: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        self.descriptor = os.open(path, flags, 0o600)
-        self.bytes_max, self.cut = bytes_max, cut
-        self.kept_bytes = self.dropped_bytes = 0
-        self.digest = hashlib.sha256()
-
-    def add(self, data: bytes) -> None:
-        """Keeps what fits; a report line (no cut mark) is kept whole or not at all."""
-        room = max(0, self.bytes_max - self.kept_bytes)
-        kept = data if len(data) <= room else data[:room] if self.cut else b""
-        if len(kept) < len(data):
-            if not self.dropped_bytes:
-                kept += self.cut
-            self.dropped_bytes += len(data) - min(len(data), len(kept))
-            self.bytes_max = 0
-        if kept:
-            try:
-                os.write(self.descriptor, kept)
-            except OSError:
-                self.dropped_bytes += len(data)  # the node's disk is full: the job goes on
-                return
-            self.digest.update(kept)
-            self.kept_bytes += len(kept)
-
-    def close(self) -> str:
-        """Makes the file durable; its SHA-256."""
-        os.fsync(self.descriptor)
-        os.close(self.descriptor)
-        return self.digest.hexdigest()
+def _number(path: str, where: int | str) -> int:
+    """A number in a file of /proc: the nth word, or the one after a word; 0 if the process went."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            words = file.read().split()
+        return int(words[where if isinstance(where, int) else words.index(where) + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def start_ticks(pid: int) -> str:
