@@ -52,6 +52,15 @@ def tree_folder(top: Path, topic: str, partition: int, incarnation: int = 0) -> 
     return top / f"{topic}-{partition}" / str(incarnation)
 
 
+def newest_tree(top: Path, topic: str, partition: int) -> Path | None:
+    """The folder of a partition's latest incarnation, or None."""
+    folder = top / f"{topic}-{partition}"
+    if not folder.is_dir():
+        return None
+    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    return folder / str(max(numbers)) if numbers else None
+
+
 def origin_of(name: str, topic: str, partition: int, incarnation: int = 0) -> str:
     """The origin line of a partition's checkpoints."""
     return f"{name}/{topic}/{partition}/{incarnation}"
@@ -125,7 +134,7 @@ class Notary:
         if verdict.closes and verdict.stamp is not None:
             stamp = verdict.stamp
             after = Base(
-                self.incarnation, offset + 1, stamp.epoch, stamp.claim, stamp.n, verdict.digest
+                self.incarnation, offset + 1, stamp.epoch, stamp.claim, stamp.n, verdict.digest, time_ms
             )
             self._place_before, self._place = self._place, Place(after, self._read)
 

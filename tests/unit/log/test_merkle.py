@@ -5,6 +5,7 @@ from hashlib import sha256
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loom.log.merkle import (
     Frontier,
     consistency_proof,

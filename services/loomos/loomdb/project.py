@@ -1,0 +1,86 @@
+"""The audit index: one row for each event of every deciding topic.
+
+An event that does not say which project or organisation it concerns inherits both from an earlier
+event of its own stream: a stream lies in one partition, so a rebuild gives the same rows.
+"""
+
+import json
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from loom.decider import Recorded, Statement
+
+__all__ = ["project"]
+
+BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.loomdb")
+BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
+
+INSERT = """
+INSERT INTO audit_events (
+  topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
+  shard, command_id, correlation_id, causation_id, payload, organisation_id, project_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+  COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
+    WHERE stream = %s AND organisation_id <> '' ORDER BY version LIMIT 1), ''),
+  COALESCE(NULLIF(%s, ''), (SELECT project_id FROM audit_events
+    WHERE stream = %s AND project_id <> '' ORDER BY version LIMIT 1), ''))
+ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
+
+
+def project(record: Recorded) -> list[Statement]:
+    """The row of one event."""
+    payload = MessageToDict(record.event, preserving_proto_field_name=True)
+    organisation, project_id = owner_of(record)
+    position = record.position
+    return [
+        Statement(
+            INSERT,
+            (
+                position.topic,
+                position.partition,
+                position.offset,
+                position.incarnation,
+                record.id,
+                record.type,
+                record.at_us,
+                record.actor,
+                record.stream,
+                record.version,
+                record.shard,
+                record.command_id,
+                record.correlation_id,
+                record.causation_id,
+                json.dumps(payload, sort_keys=True, ensure_ascii=True),
+                organisation,
+                record.stream,
+                project_id,
+                record.stream,
+            ),
+        )
+    ]
+
+
+def owner_of(record: Recorded) -> tuple[str, str]:
+    """The organisation and the project that the event itself names; "" for what it does not."""
+    project_id = text_of(record.event, "project_id")
+    organisation = text_of(record.event, "organisation_id")
+    if not project_id and record.position.topic in BY_PROJECT:
+        project_id = record.shard
+    if not organisation and record.position.topic in BY_ORGANISATION:
+        organisation = record.shard
+    # A project's id begins with its organisation's.
+    return organisation or project_id.partition(".")[0], project_id
+
+
+def text_of(message: Message, name: str) -> str:
+    """A text field of the event or of a message directly in it."""
+    field = message.DESCRIPTOR.fields_by_name.get(name)
+    if field is not None and field.type == field.TYPE_STRING and not field.is_repeated:
+        return str(getattr(message, name))
+    for part, value in message.ListFields():
+        if part.type == part.TYPE_MESSAGE and not part.is_repeated:
+            inner = value.DESCRIPTOR.fields_by_name.get(name)
+            if inner is not None and inner.type == inner.TYPE_STRING and not inner.is_repeated:
+                return str(getattr(value, name))
+    return ""

@@ -1,0 +1,155 @@
+"""Reads the audit index; foreign events are answered like unknown ones."""
+
+from typing import Any, LiteralString, cast
+
+import psycopg
+from google.protobuf import json_format
+
+from loom.decider import Code, Rejected
+from loom.kit.authorize import Caller
+from loom.v1 import common_pb2
+from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.decide import PLATFORM
+from loomos.loomdb.story import arrange
+
+__all__ = ["get_event", "get_story", "list_events"]
+
+PAGE = 100
+STORY_EVENTS_MAX = 2000
+ORDER = "at_us, topic, partition, record_offset"
+VISIBLE = "(%(all)s OR organisation_id = ANY(%(organisations)s) OR project_id = ANY(%(projects)s))"
+
+
+async def get_event(
+    request: pb.GetEventRequest, caller: Caller, db: psycopg.AsyncConnection
+) -> pb.AuditEvent:
+    """One event by its id."""
+    where, parameters = visible(request.organisation_id, caller, "GetEvent")
+    rows = await select(
+        db, f"event_id = %(id)s AND {where}", parameters | {"id": request.event_id}, 1
+    )
+    if not rows:
+        raise Rejected(Code.NOT_FOUND, f"no event {request.event_id!r}", "event_id")
+    return event_of(rows[0])
+
+
+async def list_events(
+    request: pb.ListEventsRequest, caller: Caller, db: psycopg.AsyncConnection
+) -> pb.AuditEventPage:
+    """A page of events, oldest first."""
+    where, parameters = visible(request.organisation_id, caller, "ListEvents")
+    conditions = [where]
+    for condition, name, value in (
+        ("type LIKE %(type)s", "type", request.type_prefix and f"{request.type_prefix}%"),
+        ("at_us >= %(from)s", "from", request.from_us),
+        ("at_us < %(to)s", "to", request.to_us),
+        ("actor = %(actor)s", "actor", request.actor),
+        ("stream = %(stream)s", "stream", request.stream),
+        ("correlation_id = %(correlation)s", "correlation", request.correlation_id),
+    ):
+        if value:
+            conditions.append(condition)
+            parameters[name] = value
+    if request.cursor:
+        conditions.append(f"({ORDER}) > (%(at)s, %(topic)s, %(partition)s, %(offset)s)")
+        parameters |= place_of(request.cursor)
+    limit = request.limit or PAGE
+    rows = await select(db, " AND ".join(conditions), parameters, limit)
+    page = pb.AuditEventPage(events=[event_of(row) for row in rows])
+    if len(rows) == limit:
+        page.next_cursor = cursor_of(rows[-1])
+    return page
+
+
+async def get_story(
+    request: pb.GetStoryRequest, caller: Caller, db: psycopg.AsyncConnection
+) -> pb.Story:
+    """The story as a tree; an organisation also sees what the platform itself did for it."""
+    _, parameters = visible(request.organisation_id, caller, "GetStory")
+    rows = await select(
+        db,
+        f"correlation_id = %(id)s AND ({VISIBLE} OR organisation_id = '')",
+        parameters | {"id": request.correlation_id},
+        STORY_EVENTS_MAX + 1,
+    )
+    if request.organisation_id != PLATFORM:
+        rows = [row for row in rows if row["organisation_id"] in ("", request.organisation_id)]
+    own = any(row["organisation_id"] for row in rows)
+    if not rows or not (own or parameters["all"]):
+        raise Rejected(Code.NOT_FOUND, f"no story {request.correlation_id!r}", "correlation_id")
+    return pb.Story(
+        correlation_id=request.correlation_id,
+        entries=arrange([event_of(row) for row in rows[:STORY_EVENTS_MAX]]),
+        complete=len(rows) <= STORY_EVENTS_MAX,
+    )
+
+
+def visible(organisation: str, caller: Caller, action: str) -> tuple[str, dict[str, Any]]:
+    """The condition for rows that the caller may see and asked for, and its parameters."""
+    scope = caller.scope(action)
+    parameters: dict[str, Any] = {
+        "all": scope.all,
+        "organisations": list(scope.organisations),
+        "projects": list(scope.projects),
+    }
+    if organisation == PLATFORM:
+        return VISIBLE, parameters
+    return f"{VISIBLE} AND organisation_id = %(organisation)s", parameters | {
+        "organisation": organisation
+    }
+
+
+async def select(
+    db: psycopg.AsyncConnection, where: str, parameters: dict[str, Any], limit: int
+) -> list[Any]:
+    """Rows in the index's order; `where` is made of constants in this file."""
+    text = f"SELECT * FROM audit_events WHERE {where} ORDER BY {ORDER} LIMIT {limit:d}"  # noqa: S608
+    cursor = await db.execute(cast(LiteralString, text), parameters)
+    return await cursor.fetchall()
+
+
+def event_of(row: dict[str, Any]) -> pb.AuditEvent:
+    """A row as the contract says it."""
+    event = pb.AuditEvent(
+        event_id=row["event_id"],
+        type=row["type"],
+        position=common_pb2.Position(
+            topic=row["topic"],
+            partition=row["partition"],
+            offset=row["record_offset"],
+            incarnation=row["incarnation"],
+        ),
+        at_us=row["at_us"],
+        actor=row["actor"],
+        stream=row["stream"],
+        version=row["version"],
+        shard=row["shard"],
+        organisation_id=row["organisation_id"],
+        project_id=row["project_id"],
+        command_id=row["command_id"],
+        correlation_id=row["correlation_id"],
+        causation_id=row["causation_id"],
+    )
+    json_format.ParseDict(row["payload"], event.payload)
+    return event
+
+
+def cursor_of(row: dict[str, Any]) -> str:
+    """A row's place in the order, as text."""
+    return f"{row['at_us']}:{row['topic']}:{row['partition']}:{row['record_offset']}"
+
+
+def place_of(cursor: str) -> dict[str, Any]:
+    """The place that `cursor_of` gave."""
+    parts = cursor.split(":")
+    numbers = [parts[at] for at in (0, 2, 3)] if len(parts) == 4 else []
+    if not numbers or not all(part.isdigit() and len(part) < 19 for part in numbers):
+        raise Rejected(
+            Code.INVALID_ARGUMENT, f"cursor {cursor!r} was not given by an earlier page", "cursor"
+        )
+    return {
+        "at": int(parts[0]),
+        "topic": parts[1],
+        "partition": int(parts[2]),
+        "offset": int(parts[3]),
+    }

@@ -1,0 +1,76 @@
+"""The notaries of all judged topics, one task for each partition.
+
+1. One process signs at a time: a lock on the trees' folder keeps a second one waiting.
+2. A log that contradicts what was signed stops its notary, loudly; the others go on.
+"""
+
+import asyncio
+import fcntl
+from pathlib import Path
+from typing import Any
+
+from aiokafka.errors import KafkaError
+
+from loom.log.notary import Contradiction, Notary
+from loom.log.note import Signer, load_signer
+from loom.log.reader import LogDiverged
+from loom.log.seals import Seals, follow
+from loom.log.tiles import DamagedTree
+from loom.log.topics import TOPICS
+from loomos.loomdb.proof import Trees
+
+__all__ = ["NAME", "notarise", "trees_of"]
+
+NAME = "loomos"
+"""The name under which the notary signs."""
+EVERY_S = 1.0
+RETRY_S = 2.0
+
+
+def trees_of(settings: Any) -> Trees:
+    """Where this installation keeps its trees, and the key that signs them."""
+    return Trees(settings.home / "trees", settings.credentials / "notary.pub")
+
+
+async def notarise(shell: Any) -> None:
+    """Seal every partition for as long as the process lives."""
+    folder = trees_of(shell.settings).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        while not locked(lock.fileno()):  # noqa: ASYNC110 - another process holds it
+            await asyncio.sleep(RETRY_S)
+        signer = load_signer(shell.settings.credentials, NAME)
+        seals = Seals(shell.settings)
+        await seals.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for topic in TOPICS:
+                    for partition in range(shell.settings.partitions) if topic.judged else ():
+                        tasks.create_task(one(shell, folder, topic.name, partition, signer, seals))
+        finally:
+            await seals.stop()
+
+
+async def one(
+    shell: Any, folder: Path, topic: str, partition: int, signer: Signer, seals: Seals
+) -> None:
+    """The notary of one partition: starts over when Kafka was away, ends on contradiction."""
+    while True:
+        try:
+            notary = Notary(folder, topic, partition, signer)
+            await follow(shell.settings, notary, seals, EVERY_S)
+        except (Contradiction, LogDiverged, DamagedTree) as error:
+            shell.log.critical("notary stopped", tree=f"{topic}-{partition}", reason=str(error))
+            return
+        except (KafkaError, TimeoutError, OSError) as error:
+            shell.log.warning("notary waits", tree=f"{topic}-{partition}", reason=repr(error))
+            await asyncio.sleep(RETRY_S)
+
+
+def locked(handle: int) -> bool:
+    """Whether the lock could be taken; it falls with the process."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
