@@ -13,9 +13,8 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import cedarpy
 import structlog
@@ -23,6 +22,7 @@ import structlog
 import loom
 from loom.decider import Position, Resource
 from loom.kit import token
+from loom.kit.caller import ANONYMOUS, Caller, Decision, Scope
 from loom.kit.config import Settings
 from loom.kit.errors import Failure
 from loom.kit.view import PLATFORM, ROLES, View
@@ -37,7 +37,6 @@ WAIT_SECONDS = 2.0
 FIRST_READ_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 CACHED_MAX = 200_000
-ANONYMOUS = "anonymous"
 SPIFFE = re.compile(r"spiffe://loomos/(service|node)/([a-z0-9](?:[a-z0-9-]{0,118}[a-z0-9])?)")
 CEDAR_KIND = {
     "platform": "Platform",
@@ -47,25 +46,6 @@ CEDAR_KIND = {
     "node": "Node",
 }
 PRINCIPAL_KIND = {"user": "User", "service": "Service", "node": "Node"}
-
-
-class Decision(NamedTuple):
-    """An answer and its grounds."""
-
-    allowed: bool
-    reasons: tuple[str, ...]
-    """Ids of the deciding policies, or the one word that says why none was asked."""
-    policy_hash: str = ""
-    security_position: str = ""
-    """How much of security's log was known: `partition@offset`, joined by commas."""
-
-
-class Scope(NamedTuple):
-    """Whose rows a caller may see."""
-
-    all: bool
-    organisations: list[str]
-    projects: list[str]
 
 
 class Policies:
@@ -251,55 +231,6 @@ class Decisions:
         }
         uid = {"type": CEDAR_KIND[kind], "id": name}
         return {"uid": uid, "attrs": attributes, "parents": []}
-
-
-class Judge(Protocol):
-    """What a caller asks about itself and, dry, about others."""
-
-    def may(self, principal: str, action: str, resource: Resource) -> Decision:
-        """Whether the principal may."""
-        ...
-
-    def scope(self, principal: str, action: str) -> Scope:
-        """Whose rows the principal may see."""
-        ...
-
-    @property
-    def view(self) -> View:
-        """What is known of security's log."""
-        ...
-
-
-@dataclass(slots=True)
-class Caller:
-    """Who makes one call, as proved, and what was decided about it last."""
-
-    principal: str
-    """`user:<id>`, `service:<name>`, `node:<id>`, or empty for nobody."""
-    organisation_id: str
-    kind: str
-    """user, service, node or anonymous."""
-    judge: Judge = field(repr=False, compare=False)
-    decided: Decision | None = field(default=None, repr=False, compare=False)
-
-    def may(self, action: str, resource: Resource) -> Decision:
-        """Whether the caller may do this action, an RPC's name, to this resource."""
-        self.decided = self.judge.may(self.principal, action, resource)
-        return self.decided
-
-    def context(self) -> dict[str, str]:
-        """The last decision as attributes of the events that it let through."""
-        if self.decided is None:
-            return {}
-        return {
-            "policyhash": self.decided.policy_hash,
-            "policies": ",".join(self.decided.reasons),
-            "securityposition": self.decided.security_position,
-        }
-
-    def scope(self, action: str) -> Scope:
-        """Whose rows the caller may see with this action."""
-        return self.judge.scope(self.principal, action)
 
 
 class Authorizer:
