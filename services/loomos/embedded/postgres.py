@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from loomos.embedded.authority import write_secret
+from loom.kit.authority import write_secret
 from loomos.embedded.process import Unusable, spawn, stop, wait_until
 
 __all__ = ["Postgres", "dsn", "provision", "role"]

@@ -6,6 +6,7 @@
 4. Every failure that an operator can mend is one line, raised as `Unusable`.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -89,14 +90,16 @@ def alive(marked: str) -> psutil.Process | None:
     return None
 
 
-def stop_marked(marked: str, gently: signal.Signals, seconds: float) -> bool:
-    """Stop a process that an earlier run left; False where there was none."""
+def stop_marked(
+    marked: str, gently: signal.Signals, seconds: float, *, family: bool = True
+) -> bool:
+    """Stop a process by its mark, with its descendants; False where there was none."""
     process = alive(marked)
     if process is None:
         return False
-    family = [process, *process.children(recursive=True)]
+    stopped = [process, *(process.children(recursive=True) if family else ())]
     process.send_signal(gently)
-    _, left = psutil.wait_procs(family, seconds)
+    _, left = psutil.wait_procs(stopped, seconds)
     for one in left:
         one.kill()
     psutil.wait_procs(left, 5)
@@ -113,7 +116,16 @@ def tail(log: Path, bytes_max: int = 4096) -> str:
         return ""
     told = [line.strip() for line in lines if line.strip() and not line.startswith(("\t", " "))]
     loud = [line for line in told if "ERROR" in line or "FATAL" in line or "rror:" in line]
-    return (loud or told or [""])[-1][:300]
+    return unwrapped((loud or told or [""])[-1])[:300]
+
+
+def unwrapped(line: str) -> str:
+    """What a JSON log line says; other lines as they are."""
+    try:
+        told = json.loads(line)
+        return str(told.get("error") or told.get("event"))
+    except (ValueError, AttributeError):
+        return line
 
 
 def wait_until(

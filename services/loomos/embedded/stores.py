@@ -10,22 +10,25 @@
 import asyncio
 import secrets
 import signal
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from loom.kit.authority import Authority, write_secret
 from loom.log import access, topics
 from loomos.embedded import postgres
-from loomos.embedded.authority import Authority, write_secret
 from loomos.embedded.home import Home
 from loomos.embedded.kafka import ADMIN, Broker, Ports
 from loomos.embedded.process import Unusable, mark, stop_marked
 
-__all__ = ["Administrator", "Stores"]
+__all__ = ["Administrator", "Stores", "stop_left"]
 
 PORTS = ["kafka", "kafka-agents", "kafka-controller", "postgres"]
 ACCESS_SECONDS = 60.0
+LEFT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Stores:
 
     def launch(self, say: Callable[[str], None]) -> None:
         """Start what is ours; returns before it answers."""
-        self.stop_left(say)
+        stop_left(self.home, say)
         ours = {
             name: port
             for name, port in self.ports.items()
@@ -104,14 +107,32 @@ class Stores:
         assert self.database.process is not None
         write_secret(self.home.path / "postgres.pid", mark(self.database.process.pid))
 
-    def stop_left(self, say: Callable[[str], None]) -> None:
-        """Stop what an earlier supervisor left behind."""
-        for name, gently in (("kafka", signal.SIGTERM), ("postgres", signal.SIGINT)):
-            path = self.home.path / f"{name}.pid"
-            if path.exists():
-                if stop_marked(path.read_text(), gently, 20):
-                    say(f"stopped the {name} that an earlier run left")
-                path.unlink()
+    def process(self, name: str) -> subprocess.Popen[bytes] | None:
+        """The process of a store of ours."""
+        return self.database.process if name == "postgres" else self.broker.process
+
+    def relaunch(self, name: str) -> None:
+        """Start a store's process again."""
+        if name == "postgres":
+            self.launch_postgres(ignore)
+        else:
+            self.launch_kafka(ignore)
+
+    def state(self) -> dict[str, Any]:
+        """What `state.json` tells about the stores."""
+        found: dict[str, Any] = {"kafka": {"bootstrap": self.bootstrap}}
+        if self.broker.process is not None:
+            found["kafka"] |= {
+                "ssl_bootstrap": self.broker.ssl_bootstrap,
+                "pid": self.broker.process.pid,
+            }
+        if self.database.process is not None:
+            found["postgres"] = {
+                "host": "127.0.0.1",
+                "port": self.database.port,
+                "pid": self.database.process.pid,
+            }
+        return found
 
     def wait(self) -> None:
         """Return when what is ours answers."""
@@ -194,6 +215,20 @@ class Stores:
         if path.exists():
             return urlsplit(path.read_text().strip()).password or secrets.token_urlsafe(32)
         return secrets.token_urlsafe(32)
+
+
+def stop_left(home: Home, say: Callable[[str], None]) -> None:
+    """Stop what an earlier supervisor left behind."""
+    for name, gently in (("kafka", signal.SIGTERM), ("postgres", signal.SIGINT)):
+        path = home.path / f"{name}.pid"
+        if path.exists():
+            if stop_marked(path.read_text(), gently, LEFT_SECONDS):
+                say(f"stopped the {name} that an earlier run left")
+            path.unlink()
+
+
+def ignore(line: str) -> None:
+    """Nobody watches."""
 
 
 def kafka_password(path: Path) -> str:

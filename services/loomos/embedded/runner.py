@@ -1,0 +1,81 @@
+"""Runs one service in this process: what `loomos run SERVICE` and the supervisor's children do.
+
+1. A process loads its own service only; nothing is registered anywhere.
+2. Whatever ends it is one line in its log, and an exit status other than 0.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from loom.kit.config import InvalidSetting, Settings
+from loomos.embedded.services import module
+
+__all__ = ["run_service"]
+
+EXIT_SETTING = 2
+EXIT_FAILED = 1
+
+
+def run_service(name: str, environ: Mapping[str, str] = os.environ) -> int:
+    """Run a service until it is told to stop; the process's exit status."""
+    try:
+        settings = Settings.load(name, environ)
+        wired = importlib.import_module(module(name))
+    except InvalidSetting as error:
+        return failed(name, str(error), EXIT_SETTING)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module(name).startswith(error.name):
+            raise
+        return failed(name, f"no service {name!r} is installed", EXIT_SETTING)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(entry(wired, settings))
+    except InvalidSetting as error:
+        return failed(name, str(error), EXIT_SETTING)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of the process
+        return failed(name, "; ".join(causes(error)), EXIT_FAILED)
+    return 0
+
+
+def loop_factory() -> Any:
+    """The quick event loop."""
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def entry(wired: Any, settings: Settings) -> Coroutine[Any, Any, None]:
+    """A deciding service is run by the shell, an edge runs itself."""
+    if hasattr(wired, "SERVICE"):
+        from loom.kit.service import run
+
+        return run(wired.SERVICE, settings)
+    return wired.run(settings)
+
+
+def causes(error: BaseException) -> list[str]:
+    """What went wrong, without the groups that wrap it."""
+    if isinstance(error, BaseExceptionGroup):
+        return [line for one in error.exceptions for line in causes(one)]
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = ""
+    if where is not None:
+        place = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})"
+    return [f"{type(error).__name__}: {error}{place}"]
+
+
+def failed(name: str, line: str, status: int) -> int:
+    """Say why the process ends, in the form of its log."""
+    told = {"event": "ended", "level": "critical", "service": name, "error": line}
+    sys.stderr.write(json.dumps(told) + "\n")
+    sys.stderr.flush()
+    return status
