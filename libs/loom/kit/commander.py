@@ -33,6 +33,7 @@ from loom.kit.entries import (
     follow_twin,
     settle_known,
     subject_of,
+    tenant_of,
     unknown_outcome,
     unknown_subject,
 )
@@ -295,7 +296,7 @@ class Commander:
         try:
             self._authorise(entry, state)
             self._expect(entry)
-            events = self.service.decide(request, state, context)
+            events = list(self.service.decide(request, state, context))
         except Rejected as refusal:
             refused = common_pb2.CommandRefused(
                 shard_id=shard,
@@ -307,13 +308,13 @@ class Commander:
             )
             return [refused], refusal
         if not events:
-            events = [
+            events.append(
                 common_pb2.CommandAcknowledged(
                     shard_id=shard,
                     command_type=request.DESCRIPTOR.full_name,
                     subject=subject_of(request),
                 )
-            ]
+            )
         return events, None
 
     def _authorise(self, entry: Entry, state: Any) -> None:
@@ -323,12 +324,12 @@ class Commander:
         decision = entry.caller.may(entry.action, resource)
         if decision.allowed:
             return
-        if subject_of(entry.request) and not entry.caller.may("See", resource).allowed:
-            raise unknown_subject(entry.request)
+        if tenant_of(resource) != entry.caller.organisation_id:
+            raise unknown_subject(entry.request, resource)
         raise Rejected(
             Code.PERMISSION_DENIED,
             f"{entry.caller.principal} may not {entry.action} on {resource.kind} {resource.id}: "
-            f"{', '.join(decision.reasons) or 'no policy permits it'}",
+            f"{', '.join(decision.reasons)}",
         )
 
     def _expect(self, entry: Entry) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from loom.decider import Code, Position, Rejected
+from loom.decider import Code, Position, Rejected, Resource, shard_of
 from loom.kit.answers import Answer
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
@@ -18,6 +18,7 @@ __all__ = [
     "follow_twin",
     "settle_known",
     "subject_of",
+    "tenant_of",
     "unknown_outcome",
     "unknown_subject",
     "used_otherwise",
@@ -95,10 +96,26 @@ def unknown_outcome(why: str) -> Failure:
     )
 
 
-def unknown_subject(request: Message) -> Rejected:
+def unknown_subject(request: Message, resource: Resource | None = None) -> Rejected:
     """The one answer for ids that do not exist and ids that the caller may not know of."""
+    subject = subject_of(request)
+    if not subject and resource is not None:
+        return Rejected(Code.NOT_FOUND, f"no {resource.kind} {resource.id!r}")
     field = request.DESCRIPTOR.fields[0].name
-    return Rejected(Code.NOT_FOUND, f"no {field} {subject_of(request)!r}", field)
+    return Rejected(Code.NOT_FOUND, f"no {field} {subject!r}", field)
+
+
+def tenant_of(resource: Resource) -> str:
+    """The organisation that a resource belongs to; a project's id begins with it."""
+    match resource.kind:
+        case "organisation":
+            return resource.id
+        case "project":
+            return resource.id.partition(".")[0]
+        case "user":
+            return shard_of(resource.id)
+        case _:
+            return "platform"
 
 
 def subject_of(request: Message) -> str:

@@ -1,0 +1,203 @@
+"""The commander on a real broker: same id same answer, refusals, fail-over, refolding."""
+
+import asyncio
+import contextlib
+import uuid
+from dataclasses import dataclass, field
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from loom.decider import Code, Rejected, Resource
+from loom.kit.authorize import Caller, Decision, Scope
+from loom.kit.commander import Commander
+from loom.kit.contract import Service
+from loom.kit.entries import Entry
+from loom.kit.errors import Failure
+from loom.log.clock import now_us
+from loom.log.reader import follow
+from loom.log.topics import connection
+from loom.v1 import common_pb2
+
+pytestmark = [pytest.mark.bus]
+
+
+@dataclass(slots=True)
+class Tally:
+    shard: str
+    seen: list[str] = field(default_factory=list)
+
+
+def decide(command, state, context):
+    if command.shard_id == "refuse":
+        raise Rejected(Code.FAILED_PRECONDITION, f"{len(state.seen)} are enough", "shard_id")
+    if command.shard_id == "same":
+        return []
+    return [common_pb2.CommandAcknowledged(shard_id=f"tally-{command.shard_id}")]
+
+
+def evolve(state, event):
+    state.seen.append(type(event).__name__)
+
+
+class Everyone:
+    view = None
+
+    def may(self, principal, action, resource):
+        return Decision(resource.id != "secret.plans", ("test",))
+
+    def scope(self, principal, action):
+        return Scope(True, [], [])
+
+    def service_caller(self, name):
+        return Caller(f"service:{name}", "platform", "service", self)
+
+
+def tally_service(topic: str) -> Service:
+    @dataclass(frozen=True)
+    class Renamed(Service):
+        @property
+        def topic(self):
+            return topic
+
+    return Renamed(
+        name="tally",
+        contract=common_pb2,
+        initial=Tally,
+        decide=decide,
+        resource=lambda command, state: Resource(
+            "project", "secret.plans" if command.shard_id == "foreign" else "acme.vision"
+        ),
+        evolve=evolve,
+        project=lambda recorded: [],
+        schema="",
+    )
+
+
+@pytest.fixture
+def bus(platform):
+    return platform.administrator
+
+
+@pytest.fixture
+async def topic(bus):
+    name = f"test.{uuid.uuid4().hex[:12]}"
+    admin = AIOKafkaAdminClient(**connection(bus))
+    await admin.start()
+    settings = {"message.timestamp.type": "LogAppendTime"}
+    await admin.create_topics([NewTopic(name, 1, 1, topic_configs=settings)])
+    while name not in await admin.list_topics():
+        await asyncio.sleep(0.02)
+    yield name
+    await admin.delete_topics([name])
+    await admin.close()
+
+
+@contextlib.asynccontextmanager
+async def running(bus, topic: str, owner: str = "test"):
+    commander = Commander(tally_service(topic), bus, 0, Everyone(), owner)
+    task = asyncio.create_task(commander.run())
+    await asyncio.wait_for(commander.serving.wait(), 20)
+    try:
+        yield commander
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def entry(shard_id: str, command_id: str = "", content: bytes = b"1", **more) -> Entry:
+    given = {
+        "request": common_pb2.TickRequest(shard_id=shard_id),
+        "caller": Caller("user:usr-acme-x", "acme", "user", Everyone()),
+        "shard": "local",
+        "action": "Count",
+        "command_id": command_id or uuid.uuid4().hex,
+        "digest": content.ljust(32, b"\0"),
+        "issued_at_us": now_us(),
+        "correlation_id": "story",
+        "causation_id": "",
+        "traceparent": "",
+        "expected": {},
+        "answer": asyncio.get_running_loop().create_future(),
+    }
+    return Entry(**{**given, **more})
+
+
+async def events(bus, topic: str, count: int) -> list:
+    found = []
+    async with asyncio.timeout(20):
+        async for recorded, _ in follow(bus, topic, 0):
+            found.append(recorded)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_a_repeated_command_gets_the_same_answer_also_after_fail_over(bus, topic):
+    async with running(bus, topic) as first:
+        answer = await first.submit(entry("a", "one"))
+        again = await first.submit(entry("a", "one"))
+        assert again == answer
+        refused = await first.submit(entry("refuse", "two"))
+        assert (refused.code, refused.message) == ("FAILED_PRECONDITION", "1 are enough")
+        with pytest.raises(Failure, match="was used with other content"):
+            await first.submit(entry("a", "one", b"2"))
+    async with running(bus, topic) as second:
+        assert await second.submit(entry("a", "one")) == answer
+        assert (await second.submit(entry("refuse", "two"))).message == "1 are enough"
+        assert second.folder.state("local").seen == ["CommandAcknowledged", "CommandRefused"]
+    assert [r.type for r in await events(bus, topic, 2)] == ["command.acknowledged", "command.refused"]
+
+
+async def test_twins_in_flight_are_decided_once(bus, topic):
+    async with running(bus, topic) as commander:
+        answers = await asyncio.gather(*(commander.submit(entry("a", "one")) for _ in range(50)))
+        assert all(answer == answers[0] for answer in answers)
+        assert commander.folder.state("local").seen == ["CommandAcknowledged"]
+
+
+async def test_versions_grow_without_gap_and_expected_ones_are_checked(bus, topic):
+    async with running(bus, topic) as commander:
+        answers = await asyncio.gather(*(commander.submit(entry("a")) for _ in range(200)))
+        assert sorted(answer.version for answer in answers) == list(range(1, 201))
+        stale = await commander.submit(entry("a", expected={"tally-a": 7}))
+        assert stale.code == "ABORTED"
+        assert "is at version 200" in stale.message
+
+
+async def test_a_command_that_changes_nothing_leaves_a_trace(bus, topic):
+    async with running(bus, topic) as commander:
+        answer = await commander.submit(entry("same", "one"))
+        assert answer.code == ""
+    assert [r.type for r in await events(bus, topic, 1)] == ["command.acknowledged"]
+
+
+async def test_a_foreign_tenants_resource_is_answered_like_an_unknown_one(bus, topic):
+    async with running(bus, topic) as commander:
+        answer = await commander.submit(entry("foreign"))
+        assert (answer.code, answer.message) == ("NOT_FOUND", "no shard_id 'foreign'")
+
+
+async def test_refusals_of_one_caller_are_limited(bus, topic):
+    async with running(bus, topic) as commander:
+        outcomes = await asyncio.gather(
+            *(commander.submit(entry("refuse")) for _ in range(300)), return_exceptions=True
+        )
+        limited = [o for o in outcomes if isinstance(o, Failure)]
+        assert len(limited) == 180
+        assert all(failure.code == "RESOURCE_EXHAUSTED" for failure in limited)
+
+
+async def test_a_deposed_owner_stays_away_and_its_callers_hear_that_nothing_is_known(bus, topic):
+    async with running(bus, topic, "first") as first:
+        await first.submit(entry("a"))
+        async with running(bus, topic, "second") as second:
+            await second.submit(entry("b"))
+            async with asyncio.timeout(20):
+                while first.serving.is_set():
+                    await asyncio.sleep(0.02)
+            with pytest.raises(Failure, match="outcome unknown"):
+                await first.submit(entry("c"))
+            await asyncio.sleep(3)
+            assert second.serving.is_set()
+            assert second.epoch == first.epoch + 1
