@@ -34,6 +34,7 @@ FAILURES_MAX = 5
 REST_SECONDS_MIN = 0.5
 REST_SECONDS_MAX = 8.0
 REDIRECTS_MAX = 3
+OWNERS_MAX = 10_000
 STAMP_SECONDS = 1.0
 OLD_CHANNEL_SECONDS = 60.0
 CHANNEL_OPTIONS = (
@@ -254,6 +255,8 @@ class Client:
         address = self.owners.get(key) or await self.resolve(*key)
         if not address:
             raise Failure("UNAVAILABLE", f"nobody serves {key[0]} for {key[1] or 'all'} now")
+        if len(self.owners) < OWNERS_MAX:
+            self.owners[key] = address
         return address
 
     def line(self, service: str, address: str) -> Line:

@@ -78,7 +78,7 @@ class Settings:
             postgres=dsn(given.get("LOOMOS_POSTGRES", ""), credentials / "postgres.dsn"),
             listen=address("LOOMOS_LISTEN", given),
             metrics_listen=address("LOOMOS_METRICS_LISTEN", given),
-            gateway_listen=address("LOOMOS_GATEWAY_LISTEN", given),
+            gateway_listen=address("LOOMOS_GATEWAY_LISTEN", given, given.get("LOOMOS_LISTEN", "")),
             partitions=whole("LOOMOS_PARTITIONS", given, 1, 1, PARTITIONS_MAX),
             cluster=matched("LOOMOS_CLUSTER", given.get("LOOMOS_CLUSTER", "local"), NAME),
             otlp=endpoint("LOOMOS_OTLP", given.get("LOOMOS_OTLP", "")),
@@ -159,9 +159,9 @@ def addresses(variable: str, value: str) -> str:
     return value
 
 
-def address(variable: str, given: Mapping[str, str]) -> str:
+def address(variable: str, given: Mapping[str, str], default: str = "") -> str:
     """A `host:port` to listen on; port 0 lets the system choose."""
-    value = given.get(variable) or "127.0.0.1:0"
+    value = given.get(variable) or default or "127.0.0.1:0"
     host_port(variable, value)
     return value
 
