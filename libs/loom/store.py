@@ -17,12 +17,15 @@ from psycopg_pool import AsyncConnectionPool
 
 from loom.decider import Statement
 
-__all__ = ["Connection", "Fenced", "Store", "run_all"]
+__all__ = ["OWN_TABLES", "Connection", "Fenced", "Store", "run_all"]
 
 Connection = AsyncConnection[dict[str, Any]]
 LEASE_S = 6
 
-_OWN_TABLES = """
+OWN_TABLES = ("positions", "dead_letters", "schema_version", "snapshots")
+"""What the shell keeps in every service's schema; never part of a read model."""
+
+_OWN_DDL = """
 CREATE TABLE IF NOT EXISTS positions (
   projection text NOT NULL, topic text NOT NULL, partition int NOT NULL,
   base text NOT NULL, epoch bigint NOT NULL,
@@ -90,14 +93,14 @@ class Store:
         digest = hashlib.sha256(tables.encode()).hexdigest()
         async with self.connection() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.schema,))
-            await connection.execute(_OWN_TABLES)
+            await connection.execute(_OWN_DDL)
             found = await (await connection.execute("SELECT digest FROM schema_version")).fetchall()
             if [row["digest"] for row in found] == [digest]:
                 return False
             name = sql.Identifier(self.schema)
             await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(name))
             await connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
-            await connection.execute(_OWN_TABLES)
+            await connection.execute(_OWN_DDL)
             await connection.execute(cast(LiteralString, tables))
             await connection.execute("INSERT INTO schema_version VALUES (%s)", (digest,))
             return True

@@ -1,0 +1,205 @@
+"""Builds a service's read models anew beside the live ones, compares, and swaps.
+
+1. The new tables are written by replaying the log from its beginning; the live ones go on meanwhile.
+2. Both are compared at one cut: the live positions are locked (a projector waits, it loses nothing)
+   while the replay catches up to them and the digests are taken.
+3. The swap is one transaction; the old tables stay as `<schema>__previous` for going back.
+"""
+
+from collections.abc import Callable
+from typing import Any, LiteralString, NamedTuple, cast
+
+from psycopg import sql
+
+from loom.decider import Statement
+from loom.kit.contract import Service
+from loom.log.judge import START, Base, Kind
+from loom.log.reader import Reader
+from loom.log.topics import Bus
+from loom.store import OWN_TABLES, Connection, Store, run_all
+
+__all__ = ["Compared", "Mismatch", "rebuild", "table_digests"]
+
+PROJECTION = "read-model"
+
+
+class Mismatch(Exception):
+    """A read model is not what its log says."""
+
+
+class Compared(NamedTuple):
+    """One table's digest before and after."""
+
+    table: str
+    rows: int
+    live: str
+    rebuilt: str
+
+
+class Followed(NamedTuple):
+    """One partition that the read models stand on."""
+
+    topic: str
+    partition: int
+    base: Base
+
+
+async def rebuild(
+    service: Service,
+    bus: Bus,
+    store: Store,
+    swap: bool = False,
+    progress: Callable[[int], None] = lambda events: None,
+) -> list[Compared]:
+    """Replay into new tables, compare at one cut, and swap where asked for and nothing differs.
+
+    Raises Mismatch naming the tables that differ when asked to swap; the live ones then stay.
+    """
+    new = f"{store.schema}__rebuild"
+    async with store.connection() as connection:
+        await make(connection, new, service.schema)
+    places = [place._replace(base=START) for place in await positions(store)]
+    places = await replay(service, bus, store, new, places, progress)
+    async with store.connection() as connection:
+        await connection.execute("SELECT * FROM positions FOR UPDATE")
+        locked = await positions_in(connection)
+        # Little is left to replay: what the live projectors did since the positions were read.
+        for place in locked:
+            done = next((p.base for p in places if p[:2] == place[:2]), START)
+            await connection.execute(set_path(new))
+            await copy_range(service, bus, connection, place, done, progress)
+        live = await table_digests(connection, store.schema)
+        rebuilt = await table_digests(connection, new)
+        compared = [
+            Compared(table, live[table][0], live[table][1], rebuilt.get(table, (0, ""))[1])
+            for table in sorted(live)
+        ]
+        if swap:
+            different = [one.table for one in compared if one.live != one.rebuilt]
+            if different:
+                raise Mismatch(f"{service.name}: {', '.join(different)} differ from the log")
+            await swap_schemas(connection, store.schema, new)
+        else:
+            await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(new)))
+        await connection.execute(set_path(store.schema))
+    return compared
+
+
+async def make(connection: Connection, schema: str, tables: str) -> None:
+    """An empty schema with the service's tables."""
+    name = sql.Identifier(schema)
+    await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
+    await connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+    await connection.execute(set_path(schema))
+    await connection.execute(cast(LiteralString, tables))
+
+
+async def positions(store: Store) -> list[Followed]:
+    """Where the live read models stand."""
+    async with store.connection() as connection:
+        return await positions_in(connection)
+
+
+async def positions_in(connection: Connection) -> list[Followed]:
+    """Where the live read models stand, in the caller's transaction."""
+    rows = await (
+        await connection.execute(
+            "SELECT topic, partition, base FROM positions WHERE projection = %s "
+            "ORDER BY topic, partition",
+            (PROJECTION,),
+        )
+    ).fetchall()
+    return [Followed(row["topic"], row["partition"], Base.parse(row["base"])) for row in rows]
+
+
+async def replay(
+    service: Service,
+    bus: Bus,
+    store: Store,
+    schema: str,
+    places: list[Followed],
+    progress: Callable[[int], None],
+) -> list[Followed]:
+    """Replay every partition up to where the live read models stand now."""
+    done = []
+    for target in await positions(store):
+        start = next(place.base for place in places if place[:2] == target[:2])
+        async with store.connection() as connection:
+            await connection.execute(set_path(schema))
+            await copy_range(service, bus, connection, target, start, progress)
+            await connection.execute(set_path(store.schema))
+        done.append(target)
+    return done
+
+
+async def copy_range(
+    service: Service,
+    bus: Bus,
+    connection: Connection,
+    target: Followed,
+    start: Base,
+    progress: Callable[[int], None],
+) -> None:
+    """Project the records of one partition from a base up to the target's base."""
+    if start.offset >= target.base.offset:
+        return
+    reader = Reader(bus, target.topic, target.partition, start)
+    await reader.start()
+    try:
+        while reader.next_offset < target.base.offset:
+            statements: list[Statement] = []
+            records = await reader.batch()
+            for record in records:
+                if record.verdict.kind == Kind.EVENT and record.offset < target.base.offset:
+                    statements += service.project(reader.recorded(record))
+            await run_all(connection, statements)
+            progress(len(records))
+    finally:
+        await reader.stop()
+
+
+async def table_digests(connection: Connection, schema: str) -> dict[str, tuple[int, str]]:
+    """Rows and a digest of their content, for each read-model table of a schema."""
+    names = await (
+        await connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", (schema,)
+        )
+    ).fetchall()
+    found: dict[str, tuple[int, str]] = {}
+    for name in (row["tablename"] for row in names):
+        if name in OWN_TABLES:
+            continue
+        row: Any = await (
+            await connection.execute(
+                sql.SQL(
+                    "SELECT count(*) AS rows, encode(sha256(convert_to(coalesce("
+                    "string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\"), ''), 'UTF8')), "
+                    "'hex') AS digest FROM {} AS t"
+                ).format(sql.Identifier(schema, name))
+            )
+        ).fetchone()
+        found[name] = (row["rows"], row["digest"])
+    return found
+
+
+async def swap_schemas(connection: Connection, live: str, new: str) -> None:
+    """Put the new tables in the live ones' place; positions and dead letters stay."""
+    previous = f"{live}__previous"
+    rename = sql.SQL("ALTER SCHEMA {} RENAME TO {}")
+    identifier = sql.Identifier
+    await connection.execute(
+        sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(identifier(previous))
+    )
+    await connection.execute(rename.format(identifier(live), identifier(previous)))
+    await connection.execute(rename.format(identifier(new), identifier(live)))
+    for table in OWN_TABLES:
+        await connection.execute(
+            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                identifier(previous, table), identifier(live)
+            )
+        )
+
+
+def set_path(schema: str) -> sql.Composed:
+    """Make a schema the one that unqualified names mean, for this session."""
+    return sql.SQL("SET search_path TO {}").format(sql.Identifier(schema))
