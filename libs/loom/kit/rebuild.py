@@ -1,6 +1,6 @@
 """Builds a service's read models anew beside the live ones, compares, and swaps.
 
-1. The new tables are written by replaying the log from its beginning; the live ones go on meanwhile.
+1. The new tables are written by replaying the log from its beginning; the live ones go on.
 2. Both are compared at one cut: the live positions are locked (a projector waits, it loses nothing)
    while the replay catches up to them and the digests are taken.
 3. The swap is one transaction; the old tables stay as `<schema>__previous` for going back.
