@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "write_secret"]
+__all__ = ["LEAF_LIFE", "Authority", "key_of_request", "write_secret"]
 
 LEAF_LIFE = datetime.timedelta(hours=24)
 ROOT_LIFE = datetime.timedelta(days=3650)
@@ -81,15 +81,7 @@ class Authority:
 
     def sign_csr(self, csr_pem: bytes, kind: str, name: str) -> bytes:
         """The leaf certificate, PEM, for a request whose key its sender proves to hold."""
-        try:
-            request = x509.load_pem_x509_csr(csr_pem)
-        except ValueError as error:
-            raise ValueError(f"certificate request is not PEM: {error}") from error
-        public = request.public_key()
-        if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":
-            raise ValueError("certificate request must carry a P-256 key")
-        if not request.is_signature_valid:
-            raise ValueError("certificate request is not signed by its own key")
+        public = key_of_request(csr_pem)
         leaf = self.sign(public, kind, name, LEAF_LIFE)
         return leaf.public_bytes(serialization.Encoding.PEM)
 
@@ -141,6 +133,20 @@ class Authority:
             )
         )
         return builder.sign(self.key, hashes.SHA256())
+
+
+def key_of_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The key in a signing request that its sender proves to hold; raises ValueError."""
+    try:
+        request = x509.load_pem_x509_csr(csr_pem)
+    except ValueError as error:
+        raise ValueError(f"certificate request is not PEM: {error}") from error
+    public = request.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":
+        raise ValueError("certificate request must carry a P-256 key")
+    if not request.is_signature_valid:
+        raise ValueError("certificate request is not signed by its own key")
+    return public
 
 
 def found(folder: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ class Authorizer:
         if shown is None:
             raise Failure("UNAUTHENTICATED", "the certificate names no service or node of ours")
         kind, name = shown.groups()
-        if kind == "node" and not await self._soon(lambda: name in self.view.nodes):
+        if kind == "node" and not await self.soon(lambda: name in self.view.nodes):
             raise Failure("UNAUTHENTICATED", f"node {name!r} never joined: join it first")
         return Caller(f"{kind}:{name}", PLATFORM, kind, self)
 
@@ -305,9 +306,9 @@ class Authorizer:
         text = bearer.removeprefix("Bearer ").strip()
         key_id = token.key_id_of(text)
         # The key's record may be on its way; asking for a key that never comes costs nobody else.
-        await self._soon(lambda: key_id in self.view.signing_keys)
+        await self.soon(lambda: key_id in self.view.signing_keys)
         claims = token.verify(text, self.view.signing_keys, time.time())
-        if not await self._soon(lambda: self.view.has_reached(claims.position)):
+        if not await self.soon(lambda: self.view.has_reached(claims.position)):
             raise Failure(
                 "UNAVAILABLE", "this instance has not heard of your token yet: retry shortly"
             )
@@ -316,22 +317,25 @@ class Authorizer:
             raise token.refused("its user is suspended or not known")
         if (claims.position.incarnation, claims.position.offset) < account.tokens_from:
             raise token.refused("its user's credentials changed since: log in again")
-        if claims.api_key_id in self.view.revoked_keys:
-            raise token.refused("its API key was revoked")
+        if claims.api_key_id:
+            api_key = self.view.api_keys.get(claims.api_key_id)
+            if api_key is None or api_key.revoked or api_key.user_id != claims.user_id:
+                raise token.refused("its API key was revoked")
         return Caller(f"user:{claims.user_id}", claims.organisation_id, "user", self)
 
     async def reached(self, position: Position) -> bool:
         """Wait, bounded, until the view has folded this position."""
-        return await self._soon(lambda: self.view.has_reached(position))
+        return await self.soon(lambda: self.view.has_reached(position))
 
-    async def _soon(self, true: Any) -> bool:
+    async def soon(self, true: Callable[[], bool]) -> bool:
+        """Wait, bounded, until the view makes this true."""
         if true():
             return True
         with contextlib.suppress(TimeoutError):
             await self._until(true, WAIT_SECONDS)
         return true()
 
-    async def _until(self, true: Any, seconds: float) -> None:
+    async def _until(self, true: Callable[[], bool], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while not true():
                 moved = self._moved

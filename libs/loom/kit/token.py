@@ -35,6 +35,7 @@ TOPIC = "loomos.security"
 HEADER = {"alg", "typ", "kid"}
 KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 USER = re.compile(r"user:(usr-[a-z0-9-]{1,32}-[a-z2-7]{20})")
+TOKEN_ID = re.compile(r"[0-9]{1,10}[.][0-9]{1,19}[.][0-9]{1,10}")
 STREAM_ID = re.compile(r"[a-z]+-[a-z0-9-]{1,32}-[a-z2-7]{20}")
 
 
@@ -45,6 +46,7 @@ class Claims:
     user_id: str
     organisation_id: str
     token_id: str
+    """`jti`: the place of the record that issued it, `partition.offset.incarnation`."""
     position: Position
     """Of the record that issued it."""
     api_key_id: str
@@ -127,7 +129,7 @@ def checked(body: Mapping[str, Any], now_s: float) -> Claims:
     if user is None or body.get("organisation_id") != shard_of(user[1]):
         raise refused("its subject is not a user of its organisation")
     token_id, api_key_id, position = (body.get(n) for n in ("jti", "api_key_id", "position"))
-    if not isinstance(token_id, str) or not STREAM_ID.fullmatch(token_id):
+    if not isinstance(token_id, str) or not TOKEN_ID.fullmatch(token_id):
         raise refused("its jti has not the form of one")
     if not isinstance(api_key_id, str) or (api_key_id and not STREAM_ID.fullmatch(api_key_id)):
         raise refused("its api_key_id has not the form of one")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from loom.decider import Position, Recorded
 from loom.v1 import security_pb2 as pb
 
-__all__ = ["Account", "Grant", "SigningKey", "View"]
+__all__ = ["Account", "ApiKey", "Grant", "SigningKey", "View"]
 
 PLATFORM = "platform"
 
@@ -39,6 +39,16 @@ class Account:
 
 
 @dataclass(slots=True)
+class ApiKey:
+    """A key from which tokens are issued."""
+
+    user_id: str
+    secret_sha256: bytes
+    expires_at_us: int
+    revoked: bool = False
+
+
+@dataclass(slots=True)
 class SigningKey:
     """The public part of a key that signs tokens."""
 
@@ -59,7 +69,9 @@ class View:
     """Project id to organisation id."""
     nodes: dict[str, str] = field(default_factory=dict)
     """Node id to cluster id."""
-    revoked_keys: set[str] = field(default_factory=set)
+    joined: dict[str, str] = field(default_factory=dict)
+    """Join token id to the node id that it made."""
+    api_keys: dict[str, ApiKey] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     reached: dict[int, Position] = field(default_factory=dict)
     """By partition, the last record that was folded."""
@@ -102,8 +114,13 @@ class View:
                 self.projects[event.project_id] = event.organisation_id
             case pb.NodeJoined() as event:
                 self.nodes[event.node_id] = event.cluster_id
+                self.joined[event.join_token_id] = event.node_id
+            case pb.ApiKeyCreated() as event:
+                self.api_keys[event.api_key_id] = ApiKey(
+                    event.user_id, event.secret_sha256, event.expires_at_us
+                )
             case pb.ApiKeyRevoked() as event:
-                self.revoked_keys.add(event.api_key_id)
+                self.api_keys[event.api_key_id].revoked = True
             case pb.SigningKeyPublished() as event:
                 self._publish(event)
             case _:

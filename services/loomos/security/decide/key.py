@@ -16,7 +16,6 @@ __all__ = [
     "revoke_api_key",
 ]
 
-TOKEN_LIFE_US = 300 * 1_000_000
 FAILURES_MAX = 5
 LOCK_US = 15 * 60 * 1_000_000
 LOGIN_REFUSED = "organisation, user name or password is wrong, or the account is locked"
@@ -81,13 +80,7 @@ def login(command: pb.LoginRequest, state: State, context: Context) -> list[Mess
         or user.password_version != command.verified_version
     ):
         raise Rejected(Code.UNAUTHENTICATED, LOGIN_REFUSED)
-    return [
-        pb.LoginSucceeded(
-            user_id=command.user_id,
-            token_id=context.new_id("token"),
-            expires_at_us=context.at_us + TOKEN_LIFE_US,
-        )
-    ]
+    return [pb.LoginSucceeded(user_id=command.user_id)]
 
 
 def record_login_failure(
@@ -116,17 +109,7 @@ def issue_token(command: pb.IssueTokenRequest, state: State, context: Context) -
         or state.users[api_key.user_id].status != pb.USER_STATUS_ACTIVE
     ):
         raise Rejected(Code.UNAUTHENTICATED, KEY_REFUSED)
-    expires_at_us = context.at_us + TOKEN_LIFE_US
-    if api_key.expires_at_us:
-        expires_at_us = min(expires_at_us, api_key.expires_at_us)
-    return [
-        pb.TokenIssued(
-            api_key_id=command.api_key_id,
-            user_id=api_key.user_id,
-            token_id=context.new_id("token"),
-            expires_at_us=expires_at_us,
-        )
-    ]
+    return [pb.TokenIssued(api_key_id=command.api_key_id, user_id=api_key.user_id)]
 
 
 def publish_signing_key(
