@@ -5,24 +5,19 @@ from typing import Any
 import psycopg
 
 from loom.decider import Code, Rejected
-from loom.kit.authorize import Caller
+from loom.kit.caller import Caller
 from loom.v1 import deployment_pb2 as pb
 
 __all__ = ["get_deployment", "get_model", "get_model_version", "list_deployments", "list_models"]
 
 PAGE = 50
-VISIBLE = """(%(all)s OR project_id = ANY(%(projects)s)
-    OR split_part(project_id, '.', 1) = ANY(%(organisations)s))"""
+VISIBLE = "(%(all)s OR project_id = ANY(%(projects)s))"
 
 
 def visible(caller: Caller, action: str) -> dict[str, Any]:
     """The parameters of VISIBLE."""
     scope = caller.scope(action)
-    return {
-        "all": scope.all,
-        "projects": list(scope.projects),
-        "organisations": list(scope.organisations),
-    }
+    return {"all": scope.all, "projects": scope.projects}
 
 
 async def get_model(

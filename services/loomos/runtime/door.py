@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loom.decider import Resource
-from loom.kit.authorize import Caller
+from loom.kit.caller import Caller
 from loom.kit.call import bearer_in
 from loom.kit.errors import Failure, shown
 from loomos.runtime.models import Models, Served, served_name, unknown
@@ -22,7 +22,7 @@ SERVER_NAME = "loomos"
 SERVER_VERSION = "0.1.0"
 EXTENSIONS = ("binary_tensor_data",)
 REQUEST_BYTES_MAX = 16 * 1024 * 1024
-INFER, DESCRIBE = "InferModel", "DescribeModel"
+INFER, DESCRIBE = "ModelInfer", "ModelMetadata"
 
 
 class Answer(NamedTuple):

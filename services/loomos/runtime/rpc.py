@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from inference import grpc_service_pb2 as pb
 from loom.kit import observe, tls
-from loom.kit.authorize import Caller
+from loom.kit.caller import Caller
 from loom.kit.config import InvalidSetting, Settings
 from loom.kit.errors import Failure, failure_of, trailers_of
 from loomos.runtime.door import (
