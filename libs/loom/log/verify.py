@@ -97,10 +97,16 @@ def open_tree(folder: Path, verifier: Verifier) -> Sealed:
     return Sealed(topic, int(partition), int(folder.name), tree, checkpoint)
 
 
+def open_trees(top: Path, verifier: Verifier) -> list[Sealed]:
+    """All trees in a folder, sorted; raises InvalidNote or DamagedTree for the first bad one."""
+    folders = sorted(folder for folder in top.glob("*/*") if (folder / CHECKPOINT_FILE).is_file())
+    return [open_tree(folder, verifier) for folder in folders]
+
+
 def verify(sealed: Sealed, records: Iterable[Stored | Damage]) -> Report:
     """Compare a partition's records with its tree."""
     inspection = Inspection(sealed)
-    if not inspection.faults:
+    if not inspection.faults_in_tree:
         for record in records:
             match record:
                 case Damage():
@@ -139,6 +145,11 @@ class Inspection:
         self._first_offsets: list[int] = []
         self._last_offset = -1
         self._check_tree()
+
+    @property
+    def faults_in_tree(self) -> bool:
+        """Whether the tree itself is not what was signed, so that it cannot testify."""
+        return bool(self.faults) and self.faults[0].kind == Kind.TREE
 
     def record(self, stored: Stored) -> None:
         """Take the next record as it stands."""
@@ -185,7 +196,7 @@ class Inspection:
 
     def report(self) -> Report:
         """What was found; call it once, at the end."""
-        if not self.faults or self.faults[0].kind != Kind.TREE:
+        if not self.faults_in_tree:
             self._explain_strangers()
             cut = bool(self._damaged) and self._damaged[-1].last_offset == -1
             self._close_damage(self._last_offset + 1)

@@ -80,6 +80,15 @@ def batches_of(records, size=5, compression=0):
     ]
 
 
+def with_batch_times(log, size=5):
+    """The log as a broker would time it: one append time for all records of a batch."""
+    last = len(log) - 1
+    return [
+        record._replace(time_ms=log[min(at - at % size + size - 1, last)].time_ms)
+        for at, record in enumerate(log)
+    ]
+
+
 def write_segment(folder: Path, batches, base_offset=0):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{base_offset:020}.log").write_bytes(b"".join(batches))

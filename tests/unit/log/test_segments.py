@@ -6,7 +6,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_bytes import batches_of, judged, make_log, with_crc, write_segment
+from segment_bytes import batches_of, judged, make_log, with_batch_times, with_crc, write_segment
 
 from loom.log.notary import Notary
 from loom.log.note import load_signer
@@ -20,11 +20,6 @@ COMMANDS = 399
 @pytest.fixture(scope="module", params=[0, 3], ids=["plain", "lz4"])
 def batches(request):
     return batches_of(with_batch_times(make_log(COMMANDS)), compression=request.param)
-
-
-def with_batch_times(log):
-    return [record._replace(time_ms=log[min(at - at % 5 + 4, len(log) - 1)].time_ms)
-            for at, record in enumerate(log)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,232 @@
+"""`loomos audit`: what happened and why, and the proof that nobody changed it.
+
+1. `verify` trusts the notary's public key and nothing else; with `--log-dir` it needs no broker.
+2. `story`, `events` and `proof` ask the gateway, so they see what the caller may see, and each of
+   them leaves a record of having been asked.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from loom.kit.config import InvalidSetting, Settings
+from loom.log.note import InvalidNote, Verifier, decoded
+from loom.log.proof import InvalidProof, Proof
+from loom.log.tiles import DamagedTree
+from loomos.cli.ask import Unanswered, ask
+
+if TYPE_CHECKING:
+    from loom.log.verify import Report, Sealed
+
+__all__ = ["app"]
+
+app = typer.Typer(help="What happened, why, and the proof of it.", no_args_is_help=True)
+out = Console(soft_wrap=True)
+
+Key = Annotated[str, typer.Option("--key", help="Public key of the notary: a file or its one line")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line")]
+Organisation = Annotated[str, typer.Option(help="Whose trail; `platform` reads all of them")]
+
+
+@app.command()
+def verify(
+    log_dir: Annotated[Path | None, typer.Option(help="A copy of Kafka's log directory")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="The folder of the trees")] = None,
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Compare every record of every partition with the signed hash trees."""
+    # Slow to import, and no other command of `loomos` needs it.
+    from loom.log.verify import open_trees, verify_folder
+
+    try:
+        settings = Settings.load("loomdb")
+        sealed = open_trees(tiles or settings.home / "trees", public_key(key, settings))
+        if not sealed:
+            fail(f"no signed tree in {tiles or settings.home / 'trees'}: say where with --tiles")
+        if log_dir is None:
+            reports = asyncio.run(live(settings, sealed))
+        elif log_dir.is_dir():
+            reports = [verify_folder(one, log_dir) for one in sealed]
+        else:
+            fail(f"{log_dir} is not a folder")
+    except (InvalidSetting, InvalidNote, DamagedTree, OSError) as error:
+        fail(str(error))
+    show_reports(reports, as_json)
+    if any(report.faults for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def story(correlation_id: str, organisation: Organisation = "", as_json: Json = False) -> None:
+    """Show everything that one command led to, as a tree of causes."""
+    found = asked(f"stories/{correlation_id}", organisation)
+    if as_json:
+        print_json(found)
+        return
+    tree = Tree(f"[bold]{escape(correlation_id)}[/bold]")
+    branches = {-1: tree}
+    for entry in found.get("entries", []):
+        depth = entry.get("depth", 0)
+        branches[depth] = branches[depth - 1].add(line_of(entry["event"]))
+    out.print(tree)
+    if not found.get("complete"):
+        out.print(
+            "[yellow]the story has more events: list them with `loomos audit events`[/yellow]"
+        )
+
+
+@app.command()
+def events(
+    type_prefix: Annotated[str, typer.Option("--type", help="e.g. job. or job.preempted")] = "",
+    actor: str = "",
+    stream: str = "",
+    correlation_id: str = "",
+    from_us: Annotated[int, typer.Option(help="Microseconds since 1970")] = 0,
+    to_us: Annotated[int, typer.Option(help="Microseconds since 1970; 0 means no bound")] = 0,
+    limit: int = 100,
+    cursor: str = "",
+    organisation: Organisation = "",
+    as_json: Json = False,
+) -> None:
+    """List events, oldest first."""
+    filters = {
+        "type_prefix": type_prefix,
+        "actor": actor,
+        "stream": stream,
+        "correlation_id": correlation_id,
+        "from_us": from_us,
+        "to_us": to_us,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    page = asked("events", organisation, {name: value for name, value in filters.items() if value})
+    for event in page.get("events", []):
+        if as_json:
+            print_json(event)
+        else:
+            out.print(line_of(event))
+    if page.get("next_cursor") and not as_json:
+        out.print(f"[dim]more: --cursor {page['next_cursor']}[/dim]")
+
+
+@app.command()
+def proof(
+    topic: str,
+    partition: int,
+    offset: int,
+    to: Annotated[Path | None, typer.Option(help="Write a .tlog-proof file")] = None,
+    key: Key = "",
+    organisation: Organisation = "",
+) -> None:
+    """Fetch the proof that a record stands in the signed tree, and check it here."""
+    found = asked(f"proofs/{topic}/{partition}/{offset}", organisation)
+    made = Proof(
+        leaf=decoded(found.get("leaf", "")),
+        index=int(found.get("index", 0)),
+        path=tuple(decoded(step) for step in found.get("path", [])),
+        checkpoint=found.get("checkpoint", ""),
+    )
+    if to is not None:
+        to.write_text(made.text())
+    show_proof(made, key)
+
+
+@app.command("check-proof")
+def check_proof(file: Path, key: Key = "") -> None:
+    """Check a .tlog-proof file; needs nothing but the notary's public key."""
+    try:
+        show_proof(Proof.parse(file.read_text()), key)
+    except (InvalidProof, OSError, UnicodeDecodeError) as error:
+        fail(str(error))
+
+
+async def live(settings: Settings, sealed: "list[Sealed]") -> "list[Report]":
+    """The reports on what the broker serves."""
+    from loom.log.verify_live import verify_live
+
+    if not settings.kafka:
+        fail("no broker is known: run `loomos up`, or give a copy of its files with --log-dir")
+    return [await verify_live(settings, one) for one in sealed]
+
+
+def public_key(given: str, settings: Settings) -> Verifier:
+    """The notary's key: the one given, else this installation's own."""
+    path = Path(given) if given else settings.credentials / "notary.pub"
+    if given and not path.is_file():
+        return Verifier.parse(given)
+    if not path.is_file():
+        raise InvalidNote(f"{path} is not there: give the notary's public key with --key")
+    return Verifier.parse(path.read_text())
+
+
+def show_reports(reports: "list[Report]", as_json: bool) -> None:
+    """One line a partition, then one a fault."""
+    if as_json:
+        for report in reports:
+            faults = [fault._asdict() for fault in report.faults]
+            print_json(report._asdict() | {"faults": faults})
+        return
+    table = Table("partition", "signed", "compared", "not signed yet", "result")
+    for report in reports:
+        result = "[green]intact[/green]"
+        if report.faults:
+            result = f"[red]{len(report.faults)} faults[/red]"
+        name = f"{report.topic}-{report.partition}"
+        table.add_row(name, str(report.size), str(report.records), str(report.unsigned), result)
+    out.print(table)
+    for report in reports:
+        for fault in report.faults:
+            out.print(fault.text(), style="red", markup=False)
+
+
+def show_proof(made: Proof, key: str) -> None:
+    """Say what a proof proves; ends with exit code 1 when it does not."""
+    try:
+        leaf, checkpoint = made.verify(public_key(key, Settings.load("loomdb")))
+    except (InvalidProof, InvalidNote, InvalidSetting) as error:
+        fail(str(error))
+    kind = ("void record", "event", "epoch marker")[leaf.kind]
+    out.print(
+        f"[green]proved[/green]: the {kind} at offset {leaf.offset} with digest "
+        f"{leaf.digest.hex()} is leaf {made.index} of {checkpoint.size} in {checkpoint.origin}"
+    )
+
+
+def asked(path: str, organisation: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The gateway's answer about an organisation's trail."""
+    try:
+        return ask("audit", path, organisation, parameters or {})
+    except (Unanswered, InvalidSetting) as error:
+        fail(str(error))
+
+
+def line_of(event: dict[str, Any]) -> str:
+    """One event in one line."""
+    position = event.get("position", {})
+    place = f"{position.get('topic')}/{position.get('partition', 0)}@{position.get('offset', 0)}"
+    stream = f"{event.get('stream')} v{event.get('version', 0)}"
+    tail = f"{event.get('actor')} {place} {event.get('event_id')}"
+    # What events say is not ours: it must not style the terminal.
+    return (
+        f"[bold]{escape(str(event.get('type')))}[/bold] {escape(stream)} [dim]{escape(tail)}[/dim]"
+    )
+
+
+def print_json(value: Any) -> None:
+    """One object on one line."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def fail(message: str) -> NoReturn:
+    """Say why, and end with exit code 2."""
+    Console(stderr=True, soft_wrap=True).print(message, style="red", markup=False)
+    raise typer.Exit(2)
