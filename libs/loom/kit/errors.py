@@ -108,7 +108,7 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code if code in HTTP_STATUS else "UNKNOWN"
         self.message = cut(message, MESSAGE_CHARACTERS_MAX)
-        self.field = field
+        self.field = field or (violations[0].field if violations else "")
         self.violations = tuple(violations) or ((Violation(field, message),) if field else ())
         self.reason = reason
         self.details = dict(details or {})

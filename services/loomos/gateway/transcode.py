@@ -284,10 +284,13 @@ def unparsed(kind: type[Message], told: str) -> Failure:
         _, _, inside = unknown.group(2).partition(".")
         path = f"{inside}.{unknown.group(1)}" if inside else unknown.group(1)
         return refused(path, f"is not a field of {kind.DESCRIPTOR.full_name}")
-    named = UNPARSED.search(told)
-    if named:
-        why = named.group(2).strip().rstrip(".")
-        return refused(snake(named.group(1)), f"has a value of the wrong form: {why}")
+    steps: list[str] = []
+    why = told
+    while named := UNPARSED.match(why):
+        steps.append(snake(named.group(1)))
+        why = named.group(2).strip()
+    if steps:
+        return refused(".".join(steps), f"has a value of the wrong form: {why[:160]}")
     return refused("body", f"is no {kind.DESCRIPTOR.full_name}: {told.splitlines()[0][:200]}")
 
 
