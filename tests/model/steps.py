@@ -151,7 +151,8 @@ def _log_faults(setup: Setup, world: World) -> Iterator[Step]:
         if not lost.marker:
             budget = world.budget._replace(altered=world.budget.altered - 1)
             altered = setup.log.intern(lost._replace(answer=lost.answer + 1, forged="altered"))
-            changed = world._replace(budget=budget)
+            # files that are put back keep the broker's times
+            changed = world._replace(budget=budget, base_cut=False)
             yield Step("altered", False, lambda: _arrive(setup, changed, (altered,)))
 
 

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from aiokafka.partitioner import murmur2
 
 __all__ = [
     "DECIDING",
     "TOPICS",
     "Bus",
+    "KafkaError",
     "MisconfiguredTopic",
     "Topic",
     "connection",

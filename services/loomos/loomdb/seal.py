@@ -9,14 +9,12 @@ import fcntl
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
 from loom.log.notary import Contradiction, Notary
 from loom.log.note import Signer, load_signer
 from loom.log.reader import LogDiverged
 from loom.log.seals import Seals, follow
 from loom.log.tiles import DamagedTree
-from loom.log.topics import TOPICS
+from loom.log.topics import TOPICS, KafkaError
 from loomos.loomdb.proof import Trees
 
 __all__ = ["NAME", "notarise", "trees_of"]
