@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,127}")
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 FILES_MAX = 256
 DEPTH_MAX = 8
 CHUNK_BYTES = 1 << 20

@@ -27,7 +27,8 @@ class Gpu:
     uuid: str
     model: str
     memory_bytes: int
-    compute_capability: str
+    compute_capability: int
+    """Times ten, e.g. 90."""
     mig_enabled: bool
     nvlinks: int
 
@@ -151,7 +152,7 @@ def _describe(handle: Any) -> Gpu:
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         model=str(pynvml.nvmlDeviceGetName(handle)),
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        compute_capability=f"{major}.{minor}",
+        compute_capability=10 * major + minor,
         mig_enabled=bool(mig and mig[0]),
         nvlinks=sum(1 for link in links if link),
     )

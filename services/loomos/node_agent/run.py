@@ -75,13 +75,27 @@ class Run:
         """True once nothing of the run can change any more."""
         return bool(self.told["finished"])
 
+    @property
+    def ended(self) -> bool:
+        """True once no process of the run is left."""
+        return (self.folder / "exit.json").exists() or self.over
+
+    def read_log(self, offset: int, bytes_max: int) -> bytes:
+        """A piece of the log file, or nothing."""
+        try:
+            with (self.folder / "job.log").open("rb") as file:
+                file.seek(offset)
+                return file.read(bytes_max)
+        except FileNotFoundError:
+            return b""
+
     def state(self) -> rm.RunState:
         """The run as a session's first report names it."""
         return rm.RunState(
             allocation_id=self.id,
             job_id=self.order.run.job_id,
             run=self.order.run.run,
-            ended=(self.folder / "exit.json").exists(),
+            ended=self.ended,
         )
 
     def launch(self) -> None:

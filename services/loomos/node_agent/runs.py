@@ -35,6 +35,8 @@ class Runs:
         self.token_file = place.folder / "fencing-token"
         self.token: Token = self._read_token()
         self.runs: dict[str, Run] = {}
+        # Runs being prepared, each with the grace of a stop that came meanwhile.
+        self.starting: dict[str, int | None] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self) -> None:
@@ -64,26 +66,16 @@ class Runs:
             self.token = given
         return True
 
-    async def start(self, order: rm.StartRun) -> None:
-        """Starts a run unless this node has, or had, it."""
-        if order.allocation_id in self.runs:
-            return
-        try:
-            folder = await asyncio.to_thread(workplace.prepare, self.place, order)
-            run = Run(self.place, folder, self.outbox)
-            run.launch()
-        except (Unstartable, OSError) as error:
-            self.log.warning(
-                "run cannot start", allocation_id=order.allocation_id, error=str(error)
-            )
-            self.outbox.add(unstartable(order, error), lambda _: None)
-            return
-        self.runs[run.id] = run
-        self._follow(run)
-        self._forget()
+    def start(self, order: rm.StartRun) -> None:
+        """Starts a run in the background, unless this node has, or had, it."""
+        if order.allocation_id not in self.runs and order.allocation_id not in self.starting:
+            self.starting[order.allocation_id] = None
+            self._keep(asyncio.create_task(self._start(order)))
 
     def stop(self, allocation_id: str, grace_seconds: int) -> None:
         """Stops a run; one that is unknown or over needs no stopping."""
+        if allocation_id in self.starting:
+            self.starting[allocation_id] = grace_seconds
         run = self.runs.get(allocation_id)
         if run is not None and not run.over:
             run.stop(grace_seconds)
@@ -109,12 +101,31 @@ class Runs:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    def _follow(self, run: Run) -> None:
-        task = asyncio.create_task(run.follow())
-        self.tasks.add(task)
-        task.add_done_callback(self._followed)
+    async def _start(self, order: rm.StartRun) -> None:
+        try:
+            folder = await asyncio.to_thread(workplace.prepare, self.place, order)
+            run = Run(self.place, folder, self.outbox)
+            run.launch()
+        except (Unstartable, OSError) as error:
+            self.log.warning("no start", allocation_id=order.allocation_id, error=str(error))
+            self.outbox.add(unstartable(order, error), lambda _: None)
+            return
+        finally:
+            grace_seconds = self.starting.pop(order.allocation_id)
+        self.runs[run.id] = run
+        if grace_seconds is not None:
+            run.stop(grace_seconds)
+        self._follow(run)
+        self._forget()
 
-    def _followed(self, task: asyncio.Task[None]) -> None:
+    def _follow(self, run: Run) -> None:
+        self._keep(asyncio.create_task(run.follow()))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self.log.error("following a run failed", error=error)
