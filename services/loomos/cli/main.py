@@ -2,7 +2,7 @@
 
 import typer
 
-from loomos.cli import platform
+from loomos.cli import audit, platform
 
 __all__ = ["app", "main"]
 
@@ -14,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 platform.add_to(app)
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -57,17 +57,17 @@ def up(
     began = time.monotonic()
     process, lines = start(home, detach)
     try:
-        healthy = watch(lines, began)
+        healthy = watch(process, lines, began)
         if not healthy or detach:
             if not healthy:
                 raise typer.Exit(process.wait())
             return
         console.print("[dim]Ctrl-C stops everything[/dim]")
-        watch(lines, began)
+        watch(process, lines, began)
         raise typer.Exit(process.wait())
     except KeyboardInterrupt:
         process.send_signal(signal.SIGTERM)
-        watch(lines, began)
+        watch(process, lines, began)
         process.wait()
 
 
@@ -99,7 +99,9 @@ def start(home: Path, detach: bool) -> tuple[subprocess.Popen[bytes], Iterator[d
     return process, (json.loads(line) for line in os.fdopen(read, "r"))
 
 
-def watch(lines: Iterator[dict[str, str]], began: float) -> bool:
+def watch(
+    process: subprocess.Popen[bytes], lines: Iterator[dict[str, str]], began: float
+) -> bool:
     """Show progress until all is healthy (True) or the supervisor has said its last (False)."""
     for told in lines:
         seconds = f"[dim]{time.monotonic() - began:6.1f} s[/dim]"
@@ -108,8 +110,10 @@ def watch(lines: Iterator[dict[str, str]], began: float) -> bool:
                 console.print(f"{seconds}  [green]LoomOS is up[/green]")
                 return True
             case "failed":
+                process.wait()
                 raise fail(told["line"])
             case "running":
+                process.wait()
                 console.print("LoomOS already runs in this home: nothing was changed")
                 raise typer.Exit(0)
             case step:

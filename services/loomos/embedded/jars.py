@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from loomos.embedded.process import Unusable
 
-__all__ = ["Jar", "cache_folder", "classpath", "locked"]
+__all__ = ["Jar", "cache_folder", "classpath", "lock_digest", "locked"]
 
 DOWNLOADS_AT_ONCE = 6
 BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl"
@@ -49,6 +49,11 @@ def lock_file() -> Path:
     """The committed lock: in the repository, or beside this module in a wheel."""
     beside = Path(__file__).with_name("kafka.lock")
     return beside if beside.exists() else Path(__file__).parents[3] / "kafka.lock"
+
+
+def lock_digest() -> str:
+    """What names this set of jars."""
+    return digest(lock_file())
 
 
 def locked() -> tuple[Jar, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from loom.kit.authority import write_secret
-from loomos.embedded.process import Unusable, spawn, stop, wait_until
+from loomos.embedded.process import Unusable, kill_inside, spawn, stop, wait_until
 
 __all__ = ["Postgres", "dsn", "provision", "role"]
 
@@ -94,6 +94,7 @@ class Postgres:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.data / "PG_VERSION").exists():
                 self.initialise()
+            self.clear_left()
             write_secret(self.data / "loomos.conf", SETTINGS + f"port = {self.port}\n")
         except OSError as error:
             raise Unusable(
@@ -109,6 +110,16 @@ class Postgres:
             death_signal=signal.SIGINT,
             outer=outer(),
         )
+
+    def clear_left(self) -> None:
+        """End what a killed server left; who calls holds the home, so no server is at work here.
+
+        A dead server's number may still stand in its lock file, as a zombie or as a stranger.
+        """
+        lock = self.data / "postmaster.pid"
+        if lock.exists():
+            kill_inside(self.data)
+            lock.unlink(missing_ok=True)
 
     def initialise(self) -> None:
         """Make the cluster, whole or not at all."""

@@ -18,7 +18,17 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Unusable", "alive", "mark", "spawn", "stop", "stop_marked", "tail", "wait_until"]
+__all__ = [
+    "Unusable",
+    "alive",
+    "kill_inside",
+    "mark",
+    "spawn",
+    "stop",
+    "stop_marked",
+    "tail",
+    "wait_until",
+]
 
 # Runs in a fresh interpreter: between fork and exec of a threaded parent no Python may run.
 LEASH = """
@@ -30,6 +40,9 @@ try:
 except OSError as error:
     sys.exit(f"{sys.argv[3]}: {error.strerror}")
 """
+
+
+KILLED_SECONDS = 5.0
 
 
 class Unusable(Exception):
@@ -102,8 +115,21 @@ def stop_marked(
     _, left = psutil.wait_procs(stopped, seconds)
     for one in left:
         one.kill()
-    psutil.wait_procs(left, 5)
+    psutil.wait_procs(left, KILLED_SECONDS)
     return True
+
+
+def kill_inside(folder: Path) -> None:
+    """Kill every process whose working folder this is, and wait until they are gone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder.resolve()):
+                process.kill()
+                found.append(process)
+        except psutil.Error:
+            continue
+    psutil.wait_procs(found, KILLED_SECONDS)
 
 
 def tail(log: Path, bytes_max: int = 4096) -> str:
