@@ -134,10 +134,11 @@ async def who_am_i(
         "SELECT role, scope_id FROM role_grants WHERE user_id = %s ORDER BY scope_id, role",
         (caller.principal.removeprefix("user:"),),
     )
+    rows: list[Any] = await cursor.fetchall()
     return pb.Identity(
         principal=caller.principal,
         organisation_id=caller.organisation_id,
-        roles=[pb.RoleGrant(**row) for row in await cursor.fetchall()],
+        roles=[pb.RoleGrant(role=row["role"], scope_id=row["scope_id"]) for row in rows],
     )
 
 
