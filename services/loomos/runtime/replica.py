@@ -162,18 +162,15 @@ class Replica:
     async def _serve(self, worker: Process) -> None:
         """Run batches until the worker is gone."""
         gone = asyncio.create_task(worker.child.wait())
+        gone.add_done_callback(lambda _: self._arrived.set())
         try:
             while True:
-                arrived = asyncio.create_task(self._arrived.wait())
-                try:
-                    await asyncio.wait((gone, arrived), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    arrived.cancel()
-                if gone.done():
-                    raise WorkerGone(f"it ended with status {gone.result()}")
+                await self._arrived.wait()
                 self._arrived.clear()
                 while batch := self._batch(worker.batch_rows_max):
                     await self._answer(worker, batch)
+                if gone.done():
+                    raise WorkerGone(f"it ended with status {gone.result()}")
                 self._idle.set()
         finally:
             gone.cancel()
