@@ -18,7 +18,7 @@ from google.protobuf.descriptor import (
 from google.protobuf.message import Message
 
 from loom.kit.contract import shard_named
-from loom.v1 import common_pb2
+from loom.kit.descriptors import contract_of, rpc_of
 
 __all__ = ["Route", "route_of", "route_to", "routes_of", "shard_in"]
 
@@ -65,9 +65,9 @@ def of_service(service: ServiceDescriptor) -> Iterator[Route]:
 def route(method: MethodDescriptor) -> Route:
     """What the doors must know of one RPC."""
     service = method.containing_service
-    contract = service.GetOptions().Extensions[common_pb2.contract]
+    contract = contract_of(service)
     options = method.GetOptions()
-    rpc = options.Extensions[common_pb2.rpc]
+    rpc = rpc_of(method)
     return Route(
         service=contract.name,
         shard=contract.shard,

@@ -38,6 +38,8 @@ Authenticate = Callable[[str | None, str | None], Awaitable["Caller"]]
 GATEWAY = "spiffe://loomos/service/gateway"
 SERVICES = "spiffe://loomos/service/"
 CALL_SECONDS_MAX = 60.0
+health_aio: Any = vars(health)["aio"]
+reflection_aio: Any = vars(reflection)["aio"]
 CALLS_AT_ONCE_MAX = 4096
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
@@ -109,7 +111,8 @@ async def serve(
         by_service.setdefault(name, {})[route.method] = door.handler(route)
     for name, handlers in by_service.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-    healthy = health.aio.HealthServicer()
+    # The stubs do not know the asyncio half of either package.
+    healthy = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = (*by_service, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door, names), server)
@@ -277,7 +280,7 @@ async def parsed(route: Route, given: bytes | AsyncIterator[bytes]) -> AsyncIter
         yield parse(route.request, data)
 
 
-class Reflection(reflection.aio.ReflectionServicer):
+class Reflection(reflection_aio.ReflectionServicer):
     """Server reflection for known callers."""
 
     def __init__(self, door: Door, names: tuple[str, ...]) -> None:

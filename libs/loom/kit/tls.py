@@ -94,8 +94,10 @@ def server_credentials(
         seen = fresh
         return made
 
+    # The stubs do not know that None means "unchanged".
+    fetcher: Any = renewed
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), renewed, require_client_authentication=client_certificates
+        configuration(), fetcher, require_client_authentication=client_certificates
     )
 
 

@@ -11,12 +11,12 @@ import re
 from functools import cache
 from typing import Any, NamedTuple
 
-from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from protovalidate import CompilationError, collect_violations
 
+from loom.kit.descriptors import described, inside, is_map, rules_of
 from loom.kit.errors import Failure, Violation, broken_rules, shown
 
 __all__ = ["REQUEST_BYTES_MAX", "check", "parse", "unknown_fields"]
@@ -71,7 +71,7 @@ def check(message: Message) -> None:
             "INTERNAL", f"the rules of {message.DESCRIPTOR.full_name} do not compile"
         ) from error
     if violations:
-        raise broken_rules(violations, message.DESCRIPTOR)
+        raise broken_rules(violations, described(message))
 
 
 def unknown_fields(message: Message) -> list[str]:
@@ -99,8 +99,8 @@ def search(message: Message, prefix: str, found: list[str]) -> None:
 
 def parts(field: FieldDescriptor, value: Any) -> list[tuple[str, Message]]:
     """The messages that a field holds, each with its subscript."""
-    if field.message_type.GetOptions().map_entry:
-        if field.message_type.fields_by_name["value"].message_type is None:
+    if is_map(field):
+        if inside(field).fields_by_name["value"].message_type is None:
             return []
         return [(f"[{shown(key)}]", value[key]) for key in sorted(value)]
     if field.is_repeated:
@@ -110,7 +110,7 @@ def parts(field: FieldDescriptor, value: Any) -> list[tuple[str, Message]]:
 
 def inspect(message: Message, prefix: str, found: list[Violation]) -> None:
     """Add what is wrong with the text and the doubles of a message and of all that it holds."""
-    for field in plan(message.DESCRIPTOR):
+    for field in plan(described(message)):
         if field.presence and not message.HasField(field.name):
             continue
         value = getattr(message, field.name)
@@ -154,11 +154,11 @@ def plan(descriptor: Descriptor) -> tuple[Checked, ...]:
 
 def checked(field: FieldDescriptor, above: frozenset[str]) -> Checked | None:
     """How to look at one field, or None where its own rules say enough."""
-    of_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-    inner = field.message_type.fields_by_name["value"] if of_map else field
+    of_map = is_map(field)
+    inner = inside(field).fields_by_name["value"] if of_map else field
     kind = kind_of(inner, above)
     if not kind and not (
-        of_map and field.message_type.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING
+        of_map and inside(field).fields_by_name["key"].type == FieldDescriptor.TYPE_STRING
     ):
         return None
     repeated = field.is_repeated and not of_map
@@ -174,7 +174,7 @@ def kind_of(field: FieldDescriptor, above: frozenset[str]) -> str:
         case FieldDescriptor.TYPE_STRING:
             return "" if ruled(field) else "text"
         case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
-            return "message" if worth(field.message_type, above) else ""
+            return "message" if worth(inside(field), above) else ""
         case _:
             return ""
 
@@ -189,7 +189,7 @@ def worth(descriptor: Descriptor, above: frozenset[str]) -> bool:
 
 def ruled(field: FieldDescriptor) -> bool:
     """True where the contract names the allowed values or their form itself."""
-    rules = field.GetOptions().Extensions[validate_pb2.field]
+    rules = rules_of(field)
     text = rules.repeated.items.string if field.is_repeated else rules.string
     return bool(text.pattern or text.HasField("const") or getattr(text, "in")) or (
         text.WhichOneof("well_known") is not None

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from loom.kit.descriptors import described
 from loom.kit.errors import Failure
 from loomos.gateway.transcode import to_json
 
@@ -102,7 +103,7 @@ async def lines(
 def encoded(form: str, message: Message) -> bytes:
     """One answer in the form asked for."""
     if form == TEXT:
-        content = getattr(message, content_field(message.DESCRIPTOR))
+        content = getattr(message, content_field(described(message)))
         if isinstance(content, bytes):
             return content
         return (content if content.endswith("\n") else content + "\n").encode()

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from buf.validate import validate_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from loom.kit.descriptors import described, inside, is_map, rules_of
 from loomos.gateway.transcode import VARIABLE, Binding
 
 __all__ = ["comments_in", "document"]
@@ -155,7 +155,7 @@ class Schemas:
 
     def body(self, binding: Binding) -> dict[str, Any]:
         """The schema of a request's body."""
-        descriptor = binding.route.request.DESCRIPTOR
+        descriptor = described(binding.route.request)
         if binding.body != "*":
             return self.field(descriptor.fields_by_name[binding.body])
         if not binding.variables:
@@ -164,7 +164,7 @@ class Schemas:
 
     def parameters(self, binding: Binding) -> list[dict[str, Any]]:
         """Path variables, then what a query may carry, then our headers."""
-        descriptor = binding.route.request.DESCRIPTOR
+        descriptor = described(binding.route.request)
         found = [
             {
                 "name": name,
@@ -212,9 +212,9 @@ class Schemas:
         """The answers of an operation."""
         route = binding.route
         status = str(route.http_status or 200)
-        schema = self.reference(route.response.DESCRIPTOR)
+        schema = self.reference(described(route.response))
         if binding.response_body:
-            schema = self.field(route.response.DESCRIPTOR.fields_by_name[binding.response_body])
+            schema = self.field(described(route.response).fields_by_name[binding.response_body])
         success: dict[str, Any] = {"description": "Done."}
         if route.streams_out:
             kinds = ("application/x-ndjson", "text/event-stream")
@@ -259,9 +259,9 @@ class Schemas:
 
     def field(self, field: FieldDescriptor) -> dict[str, Any]:
         """The schema of one field's value."""
-        rules = field.GetOptions().Extensions[validate_pb2.field]
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            value = field.message_type.fields_by_name["value"]
+        rules = rules_of(field)
+        if is_map(field):
+            value = inside(field).fields_by_name["value"]
             return {"type": "object", "additionalProperties": self.one(value, rules.map.values)}
         if field.is_repeated:
             schema = {"type": "array", "items": self.one(field, rules.repeated.items)}
@@ -339,7 +339,7 @@ def leaf(descriptor: Descriptor, path: str) -> FieldDescriptor:
     """The field at a dotted path."""
     *above, last = path.split(".")
     for step in above:
-        descriptor = descriptor.fields_by_name[step].message_type
+        descriptor = inside(descriptor.fields_by_name[step])
     return descriptor.fields_by_name[last]
 
 
@@ -351,7 +351,7 @@ def flat(descriptor: Descriptor, prefix: str, depth: int) -> Iterable[tuple[str,
         if plain:
             yield prefix + field.name, field
         elif not field.is_repeated and depth > 1:
-            yield from flat(inner, f"{prefix}{field.name}.", depth - 1)
+            yield from flat(inside(field), f"{prefix}{field.name}.", depth - 1)
 
 
 def short(full_name: str) -> str:

@@ -23,6 +23,7 @@ from loom.decider import Position
 from loom.kit import observe
 from loom.kit.call import ID, new_command_id
 from loom.kit.client import Client
+from loom.kit.descriptors import described
 from loom.kit.errors import Failure, Violation, failure_of, problem, shown
 from loom.kit.validate import REQUEST_BYTES_MAX
 from loom.v1 import common_pb2
@@ -139,7 +140,7 @@ class Rest:
         correlation_id: str,
     ) -> Response:
         """The answers of a streaming RPC as lines, events or text."""
-        form = flow.form_of(request.headers.get("accept", ""), binding.route.response.DESCRIPTOR)
+        form = flow.form_of(request.headers.get("accept", ""), described(binding.route.response))
         answers = self.client.stream(message, bearer=bearer, correlation_id=correlation_id)
         first = await flow.first_of(answers)
 
@@ -225,7 +226,7 @@ def positions_in(
     request: Request, binding: Binding
 ) -> tuple[tuple[Position, ...], list[tuple[str, str]]]:
     """The positions that an answer must have seen, and the query without them."""
-    own = "after" in binding.route.request.DESCRIPTOR.fields_by_name
+    own = "after" in described(binding.route.request).fields_by_name
     query = request.query_params.multi_items()
     given = list(request.headers.getlist("x-loomos-after"))
     if not own:

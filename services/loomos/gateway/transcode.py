@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from google.api import annotations_pb2, http_pb2
+from google.api import http_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.message import Message
 
+from loom.kit.descriptors import described, http_rule, inside, is_map
 from loom.kit.errors import Failure, Violation, shown
 from loom.kit.routes import Route, route
 
@@ -71,12 +72,11 @@ def of_file(file: FileDescriptor) -> Iterator[Binding]:
     for service in file.services_by_name.values():
         for method in service.methods:
             declared = route(method)
-            options = method.GetOptions()
             if declared.internal or declared.streams_in:
                 continue
-            if not options.HasExtension(annotations_pb2.http):
+            rule = http_rule(method)
+            if rule is None:
                 continue
-            rule = options.Extensions[annotations_pb2.http]
             for one in (rule, *rule.additional_bindings):
                 binding = of_rule(declared, one, method.full_name)
                 if binding is not None:
@@ -186,7 +186,7 @@ def request_of(
 ) -> Message:
     """The request message that a path, a query and a body make; raises Failure INVALID_ARGUMENT."""
     content: dict[str, Any] = {}
-    descriptor = binding.route.request.DESCRIPTOR
+    descriptor = described(binding.route.request)
     if binding.body:
         value = parsed_json(body) if body else {}
         if binding.body == "*":
@@ -218,7 +218,7 @@ def put(content: dict[str, Any], descriptor: Descriptor, name: str, value: str, 
             if index != len(steps) - 2:
                 raise refused(name, f"want {step}.<key>=<value>")
             inner = at.setdefault(step, {})
-            key, value_field = steps[-1], field.message_type.fields_by_name["value"]
+            key, value_field = steps[-1], inside(field).fields_by_name["value"]
             if key in inner:
                 raise refused(name, "is given twice")
             inner[key] = scalar(value_field, name, value)
@@ -247,11 +247,6 @@ def assign(at: dict[str, Any], field: FieldDescriptor, name: str, value: str, ma
             raise refused(name, f"is given twice: {shown(at[known])} and {shown(value)}")
     at.pop(field.json_name, None)
     at[field.name] = fresh
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    """True for a map field."""
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def scalar(field: FieldDescriptor, name: str, value: str) -> Any:
