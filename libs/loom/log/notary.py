@@ -134,7 +134,13 @@ class Notary:
         if verdict.closes and verdict.stamp is not None:
             stamp = verdict.stamp
             after = Base(
-                self.incarnation, offset + 1, stamp.epoch, stamp.claim, stamp.n, verdict.digest, time_ms
+                self.incarnation,
+                offset + 1,
+                stamp.epoch,
+                stamp.claim,
+                stamp.n,
+                verdict.digest,
+                time_ms,
             )
             self._place_before, self._place = self._place, Place(after, self._read)
 
