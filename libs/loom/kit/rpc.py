@@ -31,7 +31,7 @@ from loom.kit.validate import REQUEST_BYTES_MAX, parse
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller
 
-__all__ = ["Call", "Client", "Doors", "Served", "serve"]
+__all__ = ["Call", "Client", "Doors", "Served", "serve", "serve_health"]
 
 Authenticate = Callable[[str | None, str | None], Awaitable["Caller"]]
 
@@ -111,18 +111,28 @@ async def serve(
         by_service.setdefault(name, {})[route.method] = door.handler(route)
     for name, handlers in by_service.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-    # The stubs do not know the asyncio half of either package.
-    healthy = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = (*by_service, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door, names), server)
+    return await opened(server, settings, tuple(by_service))
+
+
+async def serve_health(settings: Settings) -> Served:
+    """Open a door at `settings.listen` that tells health only: for edges that have no contract."""
+    return await opened(grpc.aio.server(options=SERVER_OPTIONS), settings, ())
+
+
+async def opened(server: grpc.aio.Server, settings: Settings, services: tuple[str, ...]) -> Served:
+    """Start a server with a health service; raises InvalidSetting where its port is taken."""
+    # The stubs do not know the asyncio half of the package.
+    healthy = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     host = settings.listen.rpartition(":")[0]
     try:
         port = server.add_secure_port(settings.listen, tls.server_credentials(settings))
     except RuntimeError as error:
         raise InvalidSetting(f"LOOMOS_LISTEN is {settings.listen!r}: it is taken") from error
     await server.start()
-    served = Served(server, f"{host}:{port}", healthy, tuple(by_service))
+    served = Served(server, f"{host}:{port}", healthy, services)
     await served.ready()
     return served
 

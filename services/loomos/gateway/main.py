@@ -9,7 +9,7 @@ from importlib import resources
 
 import uvicorn
 
-from loom.kit import observe, tls
+from loom.kit import observe, rpc, tls
 from loom.kit.client import Client
 from loom.kit.config import InvalidSetting, Settings
 from loom.log.catalogue import contracts
@@ -63,6 +63,8 @@ async def run(settings: Settings) -> None:
             address=f"https://{host}:{listener.getsockname()[1]}",
             metrics=metrics.address,
         )
+        served = await rpc.serve_health(settings)
+        stack.push_async_callback(served.stop, 0)
         await serve(rest, settings, listener, stopping)
 
 
