@@ -17,7 +17,7 @@ from loom.kit.errors import Failure
 from loom.log.clock import now_us
 from loom.log.reader import follow
 from loom.log.topics import connection
-from loom.v1 import common_pb2
+from loom.v1 import common_pb2, resource_manager_pb2
 
 pytestmark = [pytest.mark.bus]
 
@@ -29,11 +29,11 @@ class Tally:
 
 
 def decide(command, state, context):
-    if command.shard_id == "refuse":
-        raise Rejected(Code.FAILED_PRECONDITION, f"{len(state.seen)} are enough", "shard_id")
-    if command.shard_id == "same":
+    if command.node_id == "refuse":
+        raise Rejected(Code.FAILED_PRECONDITION, f"{len(state.seen)} are enough", "node_id")
+    if command.node_id == "same":
         return []
-    return [common_pb2.CommandAcknowledged(shard_id=f"tally-{command.shard_id}")]
+    return [resource_manager_pb2.NodeUncordoned(node_id=f"tally-{command.node_id}")]
 
 
 def evolve(state, event):
@@ -66,7 +66,7 @@ def tally_service(topic: str) -> Service:
         initial=Tally,
         decide=decide,
         resource=lambda command, state: Resource(
-            "project", "secret.plans" if command.shard_id == "foreign" else "acme.vision"
+            "project", "secret.plans" if command.node_id == "foreign" else "acme.vision"
         ),
         evolve=evolve,
         project=lambda recorded: [],
@@ -105,9 +105,9 @@ async def running(bus, topic: str, owner: str = "test"):
         await asyncio.gather(task, return_exceptions=True)
 
 
-def entry(shard_id: str, command_id: str = "", content: bytes = b"1", **more) -> Entry:
+def entry(node_id: str, command_id: str = "", content: bytes = b"1", **more) -> Entry:
     given = {
-        "request": common_pb2.TickRequest(shard_id=shard_id),
+        "request": resource_manager_pb2.UncordonNodeRequest(node_id=node_id),
         "caller": Caller("user:usr-acme-x", "acme", "user", Everyone()),
         "shard": "local",
         "action": "Count",
@@ -145,15 +145,15 @@ async def test_a_repeated_command_gets_the_same_answer_also_after_fail_over(bus,
     async with running(bus, topic) as second:
         assert await second.submit(entry("a", "one")) == answer
         assert (await second.submit(entry("refuse", "two"))).message == "1 are enough"
-        assert second.folder.state("local").seen == ["CommandAcknowledged", "CommandRefused"]
-    assert [r.type for r in await events(bus, topic, 2)] == ["command.acknowledged", "command.refused"]
+        assert second.desk.folder.state("local").seen == ["NodeUncordoned"]
+    assert [r.type for r in await events(bus, topic, 2)] == ["node.uncordoned", "command.refused"]
 
 
 async def test_twins_in_flight_are_decided_once(bus, topic):
     async with running(bus, topic) as commander:
         answers = await asyncio.gather(*(commander.submit(entry("a", "one")) for _ in range(50)))
         assert all(answer == answers[0] for answer in answers)
-        assert commander.folder.state("local").seen == ["CommandAcknowledged"]
+        assert commander.desk.folder.state("local").seen == ["NodeUncordoned"]
 
 
 async def test_versions_grow_without_gap_and_expected_ones_are_checked(bus, topic):
@@ -175,7 +175,7 @@ async def test_a_command_that_changes_nothing_leaves_a_trace(bus, topic):
 async def test_a_foreign_tenants_resource_is_answered_like_an_unknown_one(bus, topic):
     async with running(bus, topic) as commander:
         answer = await commander.submit(entry("foreign"))
-        assert (answer.code, answer.message) == ("NOT_FOUND", "no shard_id 'foreign'")
+        assert (answer.code, answer.message) == ("NOT_FOUND", "no node_id 'foreign'")
 
 
 async def test_refusals_of_one_caller_are_limited(bus, topic):

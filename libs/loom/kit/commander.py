@@ -1,51 +1,42 @@
 """Owns one partition of its service's topic: decides commands one after another, and answers each
 when its records were read back valid (design.md §2, ADR 0003).
 
-1. One writer: a claim is won in the log. After any doubt all state is dropped, the partition is
+1. One writer: a claim is won in the log. After any doubt the desk is thrown away, the partition is
    claimed again and folded anew; unanswered callers are told that the outcome is unknown.
-2. Only later decisions of the same claim see what is not confirmed yet; nobody is answered with it,
-   from the index of answers neither.
-3. Same principal, same command id, same content: same answer. Other content: refused, after its
-   twin was read back.
-4. A command whose decision read state leaves at least one record. Refusals are events too; what one
-   caller may leave of them is limited, and beyond it he is told so instead of the verdict.
-5. Encoded and size-checked before `evolve`; a command's records travel whole or not at all.
+2. Who was deposed stays away until the winner has been silent for a random, doubling time; an idle
+   owner shows a heartbeat. Two claimants cannot chase each other for ever.
+3. Long work is cut into slices; a full queue refuses instead of growing.
 """
 
 import asyncio
+import pickle
 import random
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import psycopg
 import structlog
-from google.protobuf.message import Message
 
-from loom.decider import Code, Context, Position, Recorded, Rejected
-from loom.kit.answers import Answer, Answers
+from loom.decider import Code
+from loom.kit import snapshot
+from loom.kit.answers import Answer
 from loom.kit.authorize import Authorizer
 from loom.kit.contract import Service
+from loom.kit.desk import Decided, Desk
 from loom.kit.entries import (
     Entry,
-    finish,
-    follow_twin,
-    settle_known,
-    subject_of,
-    tenant_of,
     unknown_outcome,
-    unknown_subject,
 )
 from loom.kit.errors import Failure
-from loom.kit.folder import Folder
-from loom.log import envelope
-from loom.log.clock import Clock, now_us
-from loom.log.envelope import Draft, Origin, token_of
+from loom.kit.snapshot import Snapshot
+from loom.log.clock import now_us
 from loom.log.judge import START, Kind
-from loom.log.reader import Judged
+from loom.log.reader import Judged, LogAway
 from loom.log.topics import Bus
-from loom.log.writer import COMMAND_BYTES_MAX, Appended, Deposed, Doubt, Writer
+from loom.log.writer import Appended, Deposed, Doubt, Writer
+from loom.store import Store
 from loom.v1 import common_pb2
 
 __all__ = ["Commander"]
@@ -54,12 +45,8 @@ QUEUE_MAX = 4096
 SLICE_S = 0.05
 SLICE_COMMANDS_MAX = 512
 AHEAD_US_MAX = 5 * 60 * 1_000_000
-REFUSALS_PER_MINUTE_MAX = 120
 HEARTBEAT_S = 20.0
-
-
-Decided = tuple[list[Draft], Callable[[asyncio.Future[int]], None]]
-"""A command's records, and what to do when they are confirmed."""
+SNAPSHOT_RECORDS = 500
 
 
 class Commander:
@@ -72,27 +59,23 @@ class Commander:
         partition: int,
         authorizer: Authorizer,
         owner: str,
+        store: Store | None = None,
     ) -> None:
+        """Without a store no snapshot is taken or used."""
         self.service = service
         self.partition = partition
         self.owner = owner
         self.serving = asyncio.Event()
         self.epoch = 0
         self.writer: Writer | None = None
+        self.desk: Desk | None = None
+        self._snapshot_offset = 0
         self._bus = bus
+        self._store = store
         self._authorizer = authorizer
         self._queue: deque[Entry] = deque()
         self._wake = asyncio.Event()
         self._log = structlog.get_logger().bind(topic=service.topic, partition=partition)
-        self._refusals: dict[str, tuple[int, int]] = {}
-        self._reset()
-
-    def _reset(self) -> None:
-        self.folder = Folder(self.service, self._bus, self.partition)
-        self.answers = Answers()
-        self._clock = Clock()
-        self._inflight: dict[str, tuple[bytes, asyncio.Future[Answer]]] = {}
-        self._due: dict[str, int] = {}
 
     async def run(self) -> None:
         """Claim and serve for ever; a Doubt starts over, patiently after having been deposed."""
@@ -107,7 +90,7 @@ class Commander:
                     patience_s = 1.0
                 await self._await_silence(patience_s * (1 + random.random()))  # noqa: S311
                 patience_s = min(patience_s * 2, 60)
-            except* (Doubt, TimeoutError) as group:
+            except* (Doubt, LogAway, TimeoutError) as group:
                 self._log.warning("doubt", reason=str(group.exceptions[0]))
                 await asyncio.sleep(0.2)
 
@@ -130,39 +113,61 @@ class Commander:
         return await entry.answer
 
     async def _serve(self) -> None:
-        self._reset()
-        self.writer = Writer(self._bus, self.service.topic, self.partition, self.owner, START)
+        desk = Desk(self.service, self._bus, self.partition, await self._load())
+        writer = Writer(self._bus, self.service.topic, self.partition, self.owner, desk.base)
+        self.desk, self.writer, self._snapshot_offset = desk, writer, desk.base.offset
         try:
-            await self.writer.begin(self._fold)
-            self.epoch = self.writer.epoch
-            self._log.info("claimed", epoch=self.epoch, offset=self.writer.reader.next_offset)
+            await writer.begin(self._fold)
+            self.epoch = writer.epoch
+            self._log.info("claimed", epoch=self.epoch, offset=writer.reader.next_offset)
+            for shard in sorted(desk.folder.states):
+                desk.plan(shard)
             self.serving.set()
-            for shard in sorted(self.folder.states):
-                self._plan(shard)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.writer.confirm())
-                tasks.create_task(self._decide_forever())
-                tasks.create_task(self._tick_forever())
-                for inputs in self.folder.inputs.values():
+                tasks.create_task(writer.confirm())
+                tasks.create_task(self._decide_forever(desk))
+                tasks.create_task(self._tick_forever(desk))
+                for inputs in desk.folder.inputs.values():
                     tasks.create_task(self._listen(inputs))
         finally:
             self.serving.clear()
-            self._drop()
+            self._drop(desk)
             async with AsyncExitStack() as stack:
-                stack.push_async_callback(self.writer.close)
-                stack.push_async_callback(self.folder.stop)
+                stack.push_async_callback(writer.close)
+                stack.push_async_callback(desk.folder.stop)
 
-    def _drop(self) -> None:
+    async def _load(self) -> Snapshot | None:
+        if self._store is None:
+            return None
+        try:
+            return await snapshot.load(self.service, self._store, self.partition)
+        except psycopg.Error as error:
+            self._log.warning("no snapshot to be had", reason=str(error).strip())
+            return None
+
+    async def _save(self, desk: Desk) -> None:
+        """Store a snapshot where enough has come since the last and nothing is in flight."""
+        writer = self.writer
+        if self._store is None or writer is None or not writer.idle or self._queue:
+            return
+        base = writer.reader.base
+        if base.offset - self._snapshot_offset < SNAPSHOT_RECORDS:
+            return
+        self._snapshot_offset = base.offset
+        found = snapshot.taken(desk.folder, desk.answers, base, desk.clock.last_us)
+        state = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+        try:
+            await snapshot.save(self.service, self._store, self.partition, state, base)
+        except psycopg.Error as error:
+            self._log.warning("snapshot not stored", reason=str(error).strip())
+
+    def _drop(self, desk: Desk) -> None:
         lost = unknown_outcome("the partition is being claimed anew")
         for entry in self._queue:
             if not entry.answer.done():
                 entry.answer.set_exception(lost)
         self._queue.clear()
-        for _, waiting in self._inflight.values():
-            if not waiting.done():
-                waiting.set_exception(lost)
-                waiting.exception()
-        self._inflight.clear()
+        desk.drop()
 
     async def _await_silence(self, seconds: float) -> None:
         """Wait until the winning claim has shown nothing for this long (design rule 5)."""
@@ -178,15 +183,14 @@ class Commander:
             await watcher.close()
 
     async def _fold(self, records: list[Judged]) -> None:
-        """Fold what the log holds already, answers included."""
+        """Fold what the log holds already."""
         assert self.writer is not None
+        assert self.desk is not None
         for record in records:
             if record.verdict.kind == Kind.EVENT:
                 recorded = self.writer.reader.recorded(record)
-                self._clock.witness(recorded.at_us)
-                await self.folder.fold(recorded)
                 mark = next(v for k, v in record.headers if k == "ce_commanddigest")
-                self.answers.fold(token_of(recorded.actor, recorded.command_id), mark, recorded)
+                await self.desk.fold(recorded, mark)
             elif record.verdict.kind == Kind.VOID:
                 self._log.warning("void", offset=record.offset, reason=record.verdict.reason)
 
@@ -198,21 +202,22 @@ class Commander:
             elif await inputs.read(wait_ms=2000):
                 self._wake.set()
 
-    async def _decide_forever(self) -> None:
+    async def _decide_forever(self, desk: Desk) -> None:
         while True:
-            if not self._queue and not any(i.waiting for i in self.folder.inputs.values()):
+            if not self._queue and not any(i.waiting for i in desk.folder.inputs.values()):
                 self._wake.clear()
                 try:
                     await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
                 except TimeoutError:
-                    await self._append([self._heartbeat()])
+                    await self._save(desk)
+                    await self._append([desk.heartbeat()])
                     continue
-            await self._append(await self._slice())
+            await self._append(await self._slice(desk))
 
-    async def _slice(self) -> list[Decided]:
+    async def _slice(self, desk: Desk) -> list[Decided]:
         """Decide what waits, for at most SLICE_S."""
         made = []
-        advanced = await self._advance()
+        advanced = await desk.advance()
         if advanced is not None:
             made.append(advanced)
         until = time.monotonic() + SLICE_S
@@ -221,7 +226,7 @@ class Commander:
             if entry.answer.done():
                 continue
             try:
-                decided = self._decide(entry)
+                decided = desk.decide(entry)
             except Failure as failure:
                 entry.answer.set_exception(failure)
                 continue
@@ -238,202 +243,15 @@ class Commander:
             command.confirmed.add_done_callback(settle)
         await self.writer.send(appended)
 
-    def _decide(self, entry: Entry) -> Decided | None:
-        """One command's records and what to do when they are confirmed; None when it has a twin."""
-        token = token_of(entry.caller.principal, entry.command_id)
-        known = self.answers.get(token)
-        flying = self._inflight.get(token)
-        if flying is not None:
-            flying[1].add_done_callback(lambda done: follow_twin(entry, flying[0], done))
-            return None
-        if known is not None:
-            settle_known(entry, known)
-            return None
-        at_us = self._clock.tick(min(entry.issued_at_us, now_us()))
-        events, refusal = self._events(entry, at_us)
-        if refusal is not None:
-            self._limit_refusals(entry.caller.principal)
-        drafts = self._drafts(entry, events, at_us)
-        size = sum(record.size for record in drafts)
-        if size > COMMAND_BYTES_MAX:
-            raise Failure(
-                "INVALID_ARGUMENT",
-                f"the command's events take {size} bytes, at most {COMMAND_BYTES_MAX} are allowed",
-            )
-        state = self.folder.state(entry.shard)
-        for record in drafts:
-            self.folder.versions[record.stream] = record.version
-            self.service.evolve(state, record.event)
-        self._plan(entry.shard)
-        answer = Answer(entry.digest, at_us, correlation_id=entry.correlation_id)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._inflight[token] = (entry.digest, future)
-
-        def settle(confirmed: asyncio.Future[int]) -> None:
-            if confirmed.cancelled() or confirmed.exception() is not None:
-                return
-            finish(answer, drafts, Position(self.service.topic, self.partition, confirmed.result()))
-            self.answers.put(token, answer)
-            self._inflight.pop(token, None)
-            if not future.done():
-                future.set_result(answer)
-
-        future.add_done_callback(lambda done: follow_twin(entry, entry.digest, done))
-        return drafts, settle
-
-    def _events(self, entry: Entry, at_us: int) -> tuple[list[Message], Rejected | None]:
-        """What the command comes to: its events, or the one that refuses it."""
-        request, shard = entry.request, entry.shard
-        state = self.folder.state(shard)
-        context = Context(
-            entry.command_id,
-            at_us,
-            entry.caller.principal,
-            shard,
-            entry.correlation_id,
-            entry.causation_id,
-        )
-        try:
-            self._authorise(entry, state)
-            self._expect(entry)
-            events = list(self.service.decide(request, state, context))
-        except Rejected as refusal:
-            refused = common_pb2.CommandRefused(
-                shard_id=shard,
-                command_type=request.DESCRIPTOR.full_name,
-                code=refusal.code,
-                message=refusal.message[:1000],
-                field=refusal.field,
-                subject=subject_of(request),
-            )
-            return [refused], refusal
-        if not events:
-            events.append(
-                common_pb2.CommandAcknowledged(
-                    shard_id=shard,
-                    command_type=request.DESCRIPTOR.full_name,
-                    subject=subject_of(request),
-                )
-            )
-        return events, None
-
-    def _authorise(self, entry: Entry, state: Any) -> None:
-        resource = self.service.resource(entry.request, state)
-        if resource is None:
-            raise unknown_subject(entry.request)
-        decision = entry.caller.may(entry.action, resource)
-        if decision.allowed:
-            return
-        if tenant_of(resource) != entry.caller.organisation_id:
-            raise unknown_subject(entry.request, resource)
-        raise Rejected(
-            Code.PERMISSION_DENIED,
-            f"{entry.caller.principal} may not {entry.action} on {resource.kind} {resource.id}: "
-            f"{', '.join(decision.reasons)}",
-        )
-
-    def _expect(self, entry: Entry) -> None:
-        for stream, version in sorted(entry.expected.items()):
-            found = self.folder.versions.get(stream, 0)
-            if found != version:
-                raise Rejected(
-                    Code.ABORTED,
-                    f"stream {stream} is at version {found}, the command expected {version}: "
-                    "read it again and decide anew",
-                    "expected-version",
-                )
-
-    def _limit_refusals(self, principal: str) -> None:
-        minute = int(time.monotonic() // 60)
-        since, count = self._refusals.get(principal, (minute, 0))
-        count = count + 1 if since == minute else 1
-        self._refusals[principal] = (minute, count)
-        if len(self._refusals) > 10_000:
-            self._refusals.clear()
-        if count > REFUSALS_PER_MINUTE_MAX:
-            raise Failure(
-                "RESOURCE_EXHAUSTED",
-                f"more than {REFUSALS_PER_MINUTE_MAX} refused commands in a minute: wait",
-            )
-
-    def _drafts(self, entry: Entry, events: list[Message], at_us: int) -> list[Draft]:
-        versions = []
-        ahead: dict[str, int] = {}
-        for event in events:
-            stream = str(getattr(event, event.DESCRIPTOR.fields[0].name))
-            ahead[stream] = ahead.get(stream, self.folder.versions.get(stream, 0)) + 1
-            versions.append(ahead[stream])
-        origin = Origin(
-            source=f"/loomos/{self.service.name}",
-            shard=entry.shard,
-            actor=entry.caller.principal,
-            command_id=entry.command_id,
-            command_digest=entry.digest,
-            issued_at_us=entry.issued_at_us,
-            at_us=at_us,
-            correlation_id=entry.correlation_id,
-            causation_id=entry.causation_id,
-            traceparent=entry.traceparent,
-            context=entry.caller.context(),
-        )
-        return envelope.draft(events, versions, origin)
-
-    async def _advance(self) -> Decided | None:
-        """Let in what was heard, as one event of the own log."""
-        moved = [
-            advanced
-            for key in sorted(self.folder.inputs)
-            if (advanced := self.folder.inputs[key].advance()) is not None
-        ]
-        if not moved:
-            return None
-        shard = f"partition-{self.partition}"
-        event = common_pb2.InputsAdvanced(shard_id=shard, inputs=moved)
-        drafts = self._internal(event, shard)
-        before = set(self.folder.states)
-        for recorded in await self.folder.fold(unplaced(drafts[0], self.service.topic)):
-            before.add(recorded.shard)
-        for name in sorted(before & set(self.folder.states)):
-            self._plan(name)
-        return drafts, ignore
-
-    def _heartbeat(self) -> Decided:
-        """Shows a deposed claimant that the owner lives."""
-        shard = f"partition-{self.partition}"
-        event = common_pb2.CommandAcknowledged(shard_id=shard, command_type="heartbeat")
-        drafts = self._internal(event, shard)
-        self.folder.versions[shard] = drafts[0].version
-        return drafts, ignore
-
-    def _internal(self, event: Message, shard: str) -> list[Draft]:
-        at_us = self._clock.tick()
-        actor = f"service:{self.service.name}"
-        command_id = f"{at_us:x}-{self.epoch}"
-        origin = Origin(
-            f"/loomos/{self.service.name}", shard, actor, command_id, bytes(32), at_us, at_us,
-            command_id, "",
-        )  # fmt: skip
-        return envelope.draft([event], [self.folder.versions.get(shard, 0) + 1], origin)
-
-    def _plan(self, shard: str) -> None:
-        """Note when the shard's next tick is due."""
-        if self.service.due is None:
-            return
-        due_us = self.service.due(self.folder.states[shard])
-        if due_us is None:
-            self._due.pop(shard, None)
-        else:
-            self._due[shard] = due_us
-
-    async def _tick_forever(self) -> None:
+    async def _tick_forever(self, desk: Desk) -> None:
         if self.service.due is None:
             return
         while True:
             now = now_us()
-            for shard, due_us in sorted(self._due.items()):
+            for shard, due_us in sorted(desk.due.items()):
                 if due_us <= now:
                     await self._tick(shard, now)
-            soonest = min(self._due.values(), default=now + 500_000)
+            soonest = min(desk.due.values(), default=now + 500_000)
             await asyncio.sleep(min(0.5, max(0.02, (soonest - now_us()) / 1e6)))
 
     async def _tick(self, shard: str, now: int) -> None:
@@ -451,22 +269,11 @@ class Commander:
             expected={},
             answer=asyncio.get_running_loop().create_future(),
         )
-        answer = await self.submit(entry)
+        try:
+            answer = await self.submit(entry)
+        except Failure as failure:
+            self._log.info("tick unanswered", shard=shard, reason=failure.message)
+            return
         if answer.code:
             self._log.error("tick refused", shard=shard, reason=answer.message)
             await asyncio.sleep(1)
-
-
-def ignore(confirmed: asyncio.Future[int]) -> None:
-    """For records that nobody waits for; takes note of the exception so that none is unheard."""
-    if not confirmed.cancelled():
-        confirmed.exception()
-
-
-def unplaced(record: Draft, topic: str) -> Recorded:
-    """A record of this claim as the folder takes it, before the log gave it a place."""
-    return Recorded(
-        event=record.event, type="", id=record.id, stream=record.stream, version=record.version,
-        shard=record.key.decode(), position=Position(topic, 0, -1), at_us=0, actor="",
-        command_id="", correlation_id="", causation_id="",
-    )  # fmt: skip

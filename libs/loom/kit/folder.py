@@ -1,22 +1,24 @@
 """Folds one partition of a service's log into states, foreign facts included.
 
 1. State changes only by folding a valid record of the own log. Foreign facts enter by
-   `inputs.advanced`, whose folding applies exactly the foreign range that it names; a digest of
-   what was heard there is compared, so two folds of one log cannot differ in silence.
+   `inputs.advanced`, whose folding applies exactly the foreign range that it names; the digest of
+   the range's last record is compared, so two folds of one log cannot differ in silence.
 2. A foreign event goes to the shard of its own key where the service says `same_shard`, else to
    every shard; a shard that comes later starts from all that was heard before it.
 3. Live decisions, reactors and time travel fold by this one class.
 """
 
 import copy
-import hashlib
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.message import Message
+
 from loom.decider import Recorded
 from loom.kit.contract import Hears, Service
-from loom.log.judge import START, Kind
+from loom.log.judge import START, Base, Kind
 from loom.log.reader import LogDiverged, Reader
 from loom.log.topics import Bus
 from loom.v1 import common_pb2
@@ -24,28 +26,37 @@ from loom.v1 import common_pb2
 __all__ = ["Folder", "Heard", "Inputs"]
 
 
+SHELL_EVENTS = (
+    common_pb2.InputsAdvanced,
+    common_pb2.CommandRefused,
+    common_pb2.CommandAcknowledged,
+)
+
+
 @dataclass(slots=True)
 class Heard:
     """A complete foreign command: the events of it that the service listens to."""
 
-    next_offset: int
-    incarnation: int
-    events: list[tuple[Recorded, bytes]] = field(default_factory=list)
+    base: Base
+    """The base behind it."""
+    events: list[Recorded] = field(default_factory=list)
 
 
 class Inputs:
     """One foreign partition, read ahead."""
 
-    def __init__(self, bus: Bus, hears: Hears, topic: str, partition: int) -> None:
+    def __init__(
+        self, bus: Bus, hears: Hears, topic: str, partition: int, base: Base = START
+    ) -> None:
         self.hears = hears
         self.topic = topic
         self.partition = partition
-        self.next_offset = 0
+        self.base = base
         """Where the folded state stands in the foreign partition."""
         self.waiting: deque[Heard] = deque()
-        self._reader = Reader(bus, topic, partition, START)
-        self._open: list[tuple[Recorded, bytes]] = []
-        self._read_to = 0
+        self._reader = Reader(bus, topic, partition, base)
+        self._open: list[Recorded] = []
+        self._read_to = base.offset
         self._started = False
 
     async def read(self, wait_ms: int) -> bool:
@@ -58,12 +69,11 @@ class Inputs:
             if record.verdict.kind == Kind.EVENT:
                 kind = next((v for k, v in record.headers if k == "ce_type"), b"").decode()
                 if not types or kind in types:
-                    self._open.append((self._reader.recorded(record), record.verdict.digest))
+                    self._open.append(self._reader.recorded(record))
             if record.verdict.closes:
                 self._read_to = record.offset + 1
                 if self._open:
-                    incarnation = self._reader.judge.incarnation
-                    self.waiting.append(Heard(record.offset + 1, incarnation, self._open))
+                    self.waiting.append(Heard(record.base, self._open))
                     self._open = []
         return bool(self.waiting)
 
@@ -75,12 +85,10 @@ class Inputs:
         place = common_pb2.Position(
             topic=self.topic,
             partition=self.partition,
-            offset=last.next_offset,
-            incarnation=last.incarnation,
+            offset=last.base.offset,
+            incarnation=last.base.incarnation,
         )
-        return common_pb2.Input(
-            next=place, from_offset=self.next_offset, digest=digest_of(self.waiting)
-        )
+        return common_pb2.Input(next=place, from_offset=self.base.offset, digest=last.base.before)
 
     async def take(self, moved: common_pb2.Input) -> list[Recorded]:
         """The foreign events of the range, waiting for them to be read; raises LogDiverged."""
@@ -88,15 +96,20 @@ class Inputs:
         while self._read_to < until:
             await self.read(wait_ms=500)
         taken: list[Heard] = []
-        while self.waiting and self.waiting[0].next_offset <= until:
+        while self.waiting and self.waiting[0].base.offset <= until:
             taken.append(self.waiting.popleft())
-        if moved.from_offset != self.next_offset or digest_of(taken) != moved.digest:
+        end = taken[-1].base if taken else self.base
+        if (moved.from_offset, moved.next.offset, moved.digest) != (
+            self.base.offset,
+            end.offset,
+            end.before,
+        ):
             raise LogDiverged(
                 f"partition {self.topic}/{self.partition}: offsets {moved.from_offset} to {until} "
                 "do not hold what was heard there before"
             )
-        self.next_offset = until
-        return [recorded for heard in taken for recorded, _ in heard.events]
+        self.base = end
+        return [recorded for heard in taken for recorded in heard.events]
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -104,19 +117,17 @@ class Inputs:
             await self._reader.stop()
 
 
-def digest_of(heard: Any) -> bytes:
-    """SHA-256 over the digests of the heard records, in order."""
-    whole = hashlib.sha256()
-    for command in heard:
-        for _, mark in command.events:
-            whole.update(mark)
-    return whole.digest()
-
-
 class Folder:
     """The states of all shards of one partition, at one place in its log."""
 
-    def __init__(self, service: Service, bus: Bus, partition: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bus: Bus,
+        partition: int,
+        heard: Mapping[tuple[str, int], Base] | None = None,
+    ) -> None:
+        """Begin at offset 0, or where `heard` says that each foreign partition was let in to."""
         self.service = service
         self.states: dict[str, Any] = {}
         self.versions: dict[str, int] = {}
@@ -126,24 +137,25 @@ class Folder:
             # Shards that share a key share a partition number, for the counts are the same.
             partitions = [partition] if hears.same_shard else range(bus.partitions)
             for foreign in partitions:
-                self.inputs[topic, foreign] = Inputs(bus, hears, topic, foreign)
-        self._template = service.initial("")
+                base = (heard or {}).get((topic, foreign), START)
+                self.inputs[topic, foreign] = Inputs(bus, hears, topic, foreign, base)
+        self.template = service.initial("")
+        """What a shard that comes later starts from: all that was heard before it."""
 
     def state(self, shard: str) -> Any:
         """The shard's state, founded on first sight."""
         found = self.states.get(shard)
         if found is None:
-            found = copy.deepcopy(self._template)
+            found = copy.deepcopy(self.template)
             found.shard = shard
             self.states[shard] = found
         return found
 
     async def fold(self, recorded: Recorded) -> list[Recorded]:
         """Fold one record of the own log; gives the foreign events that it let in."""
-        self.versions[recorded.stream] = recorded.version
         event = recorded.event
+        self.apply(recorded.shard, recorded.stream, recorded.version, event)
         if not isinstance(event, common_pb2.InputsAdvanced):
-            self.service.evolve(self.state(recorded.shard), event)
             return []
         heard = []
         for moved in event.inputs:
@@ -155,12 +167,18 @@ class Folder:
                 heard.append(foreign)
         return heard
 
+    def apply(self, shard: str, stream: str, version: int, event: Message) -> None:
+        """Evolve the shard's state by an own event; what the shell itself wrote changes none."""
+        self.versions[stream] = version
+        if not isinstance(event, SHELL_EVENTS):
+            self.service.evolve(self.state(shard), event)
+
     def hear(self, hears: Hears, foreign: Recorded) -> None:
         """Apply one foreign event to whom it concerns."""
         if hears.same_shard:
             self.service.evolve(self.state(foreign.shard), foreign.event)
             return
-        self.service.evolve(self._template, foreign.event)
+        self.service.evolve(self.template, foreign.event)
         for shard in sorted(self.states):
             self.service.evolve(self.states[shard], foreign.event)
 

@@ -16,7 +16,7 @@ import structlog
 
 from loom.decider import Position, Recorded, Statement
 from loom.log.judge import START, Base, Kind
-from loom.log.reader import Judged, Reader
+from loom.log.reader import Judged, LogAway, Reader
 from loom.log.topics import Bus
 from loom.store import Connection, Fenced, Store, run_all
 
@@ -66,8 +66,8 @@ class Projector:
         while True:
             try:
                 await self._follow()
-            except psycopg.OperationalError as error:
-                self._log.warning("database away", reason=str(error).strip())
+            except (psycopg.OperationalError, LogAway) as error:
+                self._log.warning("store away, trying again", reason=str(error).strip())
                 await asyncio.sleep(1)
 
     async def reached(self, position: Position, timeout_s: float) -> bool:

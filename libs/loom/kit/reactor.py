@@ -20,7 +20,7 @@ from loom.kit.contract import Service
 from loom.kit.errors import Failure
 from loom.kit.folder import Folder
 from loom.log.judge import START, Base, Kind
-from loom.log.reader import Reader
+from loom.log.reader import LogAway, Reader
 from loom.log.topics import Bus
 from loom.store import Store
 
@@ -57,8 +57,8 @@ class Reactor:
         while True:
             try:
                 await self._follow()
-            except psycopg.OperationalError as error:
-                self._log.warning("database away", reason=str(error).strip())
+            except (psycopg.OperationalError, LogAway) as error:
+                self._log.warning("store away, trying again", reason=str(error).strip())
                 await asyncio.sleep(1)
 
     async def _follow(self) -> None:

@@ -256,7 +256,9 @@ class Shell:
 
     async def _loops(self, partition: int) -> None:
         service = self.service
-        commander = Commander(service, self.settings, partition, self.authorizer, self.owner)
+        commander = Commander(
+            service, self.settings, partition, self.authorizer, self.owner, self.store
+        )
         self._commanders[partition] = commander
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -277,8 +279,10 @@ class Shell:
 
     async def serving(self) -> None:
         """Wait until a partition that this instance owns decides."""
-        while not any(c.serving.is_set() for c in self._commanders.values()):
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - any one of several events
+        while not any(  # noqa: ASYNC110 - any of several events, made later
+            c.serving.is_set() for c in self._commanders.values()
+        ):
+            await asyncio.sleep(0.02)
 
 
 async def run(service: Service, settings: Settings) -> None:

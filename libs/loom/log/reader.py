@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from loom.decider import Position, Recorded
 from loom.log import envelope
 from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
 from loom.log.topics import Bus, connection
 
-__all__ = ["Judged", "LogDiverged", "Reader", "follow"]
+__all__ = ["Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 2000
@@ -31,6 +31,10 @@ CHECK_S = 60.0
 
 class LogDiverged(Exception):
     """The log is not the one that the stored base speaks of."""
+
+
+class LogAway(ConnectionError):
+    """Kafka cannot be reached now; whoever reads tries again."""
 
 
 class Judged(NamedTuple):
@@ -72,11 +76,14 @@ class Reader:
         )
 
     async def start(self) -> None:
-        """Connect, and check that the log still holds the base; raises LogDiverged."""
-        await self._consumer.start()
-        self._watch_connections()
-        self._consumer.assign([self._tp])
-        await self._check()
+        """Connect, and check that the log still holds the base; raises LogDiverged or LogAway."""
+        try:
+            await self._consumer.start()
+            self._watch_connections()
+            self._consumer.assign([self._tp])
+            await self._check()
+        except (KafkaError, TimeoutError) as error:
+            raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -89,7 +96,16 @@ class Reader:
     async def batch(
         self, wait_ms: int = 1000, records_max: int = BATCH_RECORDS_MAX
     ) -> list[Judged]:
-        """The next records, at most `records_max`; empty when none came within `wait_ms`."""
+        """The next records, at most `records_max`; empty when none came within `wait_ms`.
+
+        Raises LogDiverged or LogAway.
+        """
+        try:
+            return await self._batch(wait_ms, records_max)
+        except (KafkaError, TimeoutError) as error:
+            raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
+
+    async def _batch(self, wait_ms: int, records_max: int) -> list[Judged]:
         if self._suspicious or time.monotonic() > self._check_at:
             await self._check()
         try:
@@ -188,9 +204,9 @@ class Reader:
         client = self._consumer._client
         ended = client._on_connection_closed
 
-        def noticed(connection: Any, reason: Any) -> None:
+        def noticed(conn: Any, reason: Any) -> None:
             self._suspicious = True
-            ended(connection, reason)
+            ended(conn, reason)
 
         client._on_connection_closed = noticed
 

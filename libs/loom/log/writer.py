@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from loom.log import envelope
 from loom.log.clock import now_us
@@ -73,6 +74,11 @@ class Writer:
         self._sent: deque[tuple[Sealed, Appended, float]] = deque()
         self._failure: Doubt | None = None
 
+    @property
+    def idle(self) -> bool:
+        """True while all that was appended has been read back."""
+        return not self._sent and self._failure is None
+
     async def begin(self, heard: Callable[[list[Judged]], Awaitable[None]]) -> None:
         """Read to the end, claim, read to the claim; `heard` gets the records on the way.
 
@@ -94,8 +100,11 @@ class Writer:
             linger_ms=0,
             request_timeout_ms=int(READ_BACK_S * 1000),
         )
-        async with asyncio.timeout(READ_BACK_S):
-            await self._producer.start()
+        try:
+            async with asyncio.timeout(READ_BACK_S):
+                await self._producer.start()
+        except (KafkaError, TimeoutError) as error:
+            raise Doubt(f"the producer cannot start: {error!r}") from error
         await self._mark(heard)
 
     def append(self, commands: list[list[Draft]]) -> list[Appended]:
@@ -195,7 +204,11 @@ class Writer:
                 self.fail(Doubt("a batch outgrew its limit"))
                 raise Doubt("a batch outgrew its limit")
         builder.close()
-        sending = await self._producer.send_batch(builder, self.topic, partition=self.partition)
+        try:
+            sending = await self._producer.send_batch(builder, self.topic, partition=self.partition)
+        except KafkaError as error:
+            self.fail(Doubt(f"send failed: {error!r}"))
+            raise self._failure or Doubt(repr(error)) from error
         sending.add_done_callback(self._sent_batch)
 
     def _sent_batch(self, sending: asyncio.Future) -> None:

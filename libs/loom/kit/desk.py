@@ -1,0 +1,313 @@
+"""Decides commands on the state that the earlier ones left, ahead of the log.
+
+1. Only later decisions of the same claim see what is not confirmed yet; nobody is answered with it,
+   from the index of answers neither. After a doubt the desk is thrown away whole.
+2. Same principal, same command id, same content: same answer. Other content: refused, after its
+   twin was read back.
+3. A command whose decision read state leaves at least one record. Refusals are events too; what one
+   caller may leave of them is limited, and beyond it he is told so instead of the verdict.
+4. Encoded and size-checked before `evolve`. A refusal founds no shard.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from loom.decider import Code, Context, Position, Recorded, Rejected
+from loom.kit.answers import Answer, Answers
+from loom.kit.contract import Service
+from loom.kit.entries import (
+    Entry,
+    finish,
+    follow_twin,
+    settle_known,
+    subject_of,
+    tenant_of,
+    unknown_outcome,
+    unknown_subject,
+)
+from loom.kit.errors import Failure
+from loom.kit.folder import Folder
+from loom.kit.snapshot import Snapshot
+from loom.log import envelope
+from loom.log.clock import Clock, now_us
+from loom.log.envelope import Draft, Origin, token_of
+from loom.log.judge import START, Base
+from loom.log.topics import Bus
+from loom.log.writer import COMMAND_BYTES_MAX
+from loom.v1 import common_pb2
+
+__all__ = ["Decided", "Desk"]
+
+REFUSALS_PER_MINUTE_MAX = 120
+
+Decided = tuple[list[Draft], Callable[[asyncio.Future[int]], None]]
+"""A command's records, and what to do when they are confirmed."""
+
+
+class Desk:
+    """What one claim on one partition knows."""
+
+    def __init__(
+        self, service: Service, bus: Bus, partition: int, known: Snapshot | None = None
+    ) -> None:
+        heard = {} if known is None else {k: Base.parse(v) for k, v in known.inputs.items()}
+        self.service = service
+        self.partition = partition
+        self.folder = Folder(service, bus, partition, heard)
+        self.answers = Answers()
+        self.clock = Clock()
+        self.base = START
+        """Where folding begins."""
+        self.due: dict[str, int] = {}
+        """Shard → when its next tick is due, microseconds."""
+        self._inflight: dict[str, tuple[bytes, asyncio.Future[Answer]]] = {}
+        self._refusals: dict[str, tuple[int, int]] = {}
+        if known is not None:
+            self.folder.states, self.folder.template = known.states, known.template
+            self.folder.versions, self.answers = known.versions, known.answers
+            self.clock.witness(known.last_us)
+            self.base = known.base
+
+    async def fold(self, recorded: Recorded, command_digest: bytes) -> None:
+        """Learn a record that the log holds already, its command's answer included."""
+        self.clock.witness(recorded.at_us)
+        await self.folder.fold(recorded)
+        token = token_of(recorded.actor, recorded.command_id)
+        self.answers.fold(token, command_digest, recorded)
+
+    def decide(self, entry: Entry) -> Decided | None:
+        """One command's records and what to do once confirmed; None when it has a twin.
+
+        Raises Failure where nothing is recorded: too large, or too many refusals.
+        """
+        token = token_of(entry.caller.principal, entry.command_id)
+        flying = self._inflight.get(token)
+        if flying is not None:
+            flying[1].add_done_callback(lambda done: follow_twin(entry, flying[0], done))
+            return None
+        known = self.answers.get(token)
+        if known is not None:
+            settle_known(entry, known)
+            return None
+        at_us = self.clock.tick(min(entry.issued_at_us, now_us()))
+        founded = entry.shard not in self.folder.states
+        events, refused = self._events(entry, at_us)
+        drafts = self._drafts(entry, events, at_us)
+        size = sum(record.size for record in drafts)
+        if refused or size > COMMAND_BYTES_MAX:
+            if founded:
+                self.folder.states.pop(entry.shard, None)
+            if refused:
+                self._limit_refusals(entry.caller.principal)
+            else:
+                raise too_large(size)
+        for record in drafts:
+            self.folder.apply(entry.shard, record.stream, record.version, record.event)
+        self.plan(entry.shard)
+        return drafts, self._settling(entry, token, drafts, at_us)
+
+    async def advance(self) -> Decided | None:
+        """Let in what was heard, as one event of the own log."""
+        moved = [
+            advanced
+            for key in sorted(self.folder.inputs)
+            if (advanced := self.folder.inputs[key].advance()) is not None
+        ]
+        if not moved:
+            return None
+        shard = f"partition-{self.partition}"
+        drafts = self._internal(common_pb2.InputsAdvanced(shard_id=shard, inputs=moved), shard)
+        await self.folder.fold(unplaced(drafts[0], self.service.topic))
+        for name in sorted(self.folder.states):
+            self.plan(name)
+        return drafts, ignore
+
+    def heartbeat(self) -> Decided:
+        """Shows a deposed claimant that the owner lives."""
+        shard = f"partition-{self.partition}"
+        event = common_pb2.CommandAcknowledged(shard_id=shard, command_type="heartbeat")
+        drafts = self._internal(event, shard)
+        self.folder.versions[shard] = drafts[0].version
+        return drafts, ignore
+
+    def plan(self, shard: str) -> None:
+        """Note when the shard's next tick is due."""
+        state = self.folder.states.get(shard)
+        if self.service.due is None or state is None:
+            return
+        due_us = self.service.due(state)
+        if due_us is None:
+            self.due.pop(shard, None)
+        else:
+            self.due[shard] = due_us
+
+    def drop(self) -> None:
+        """Tell those who wait that the outcome of their commands is unknown."""
+        lost = unknown_outcome("the partition is being claimed anew")
+        for _, waiting in self._inflight.values():
+            if not waiting.done():
+                waiting.set_exception(lost)
+                waiting.exception()
+        self._inflight.clear()
+
+    def _settling(
+        self, entry: Entry, token: str, drafts: list[Draft], at_us: int
+    ) -> Callable[[asyncio.Future[int]], None]:
+        answer = Answer(entry.digest, at_us, correlation_id=entry.correlation_id)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: follow_twin(entry, entry.digest, done))
+        self._inflight[token] = (entry.digest, future)
+
+        def settle(confirmed: asyncio.Future[int]) -> None:
+            if confirmed.cancelled() or confirmed.exception() is not None:
+                return
+            finish(answer, drafts, Position(self.service.topic, self.partition, confirmed.result()))
+            self.answers.put(token, answer)
+            self._inflight.pop(token, None)
+            if not future.done():
+                future.set_result(answer)
+
+        return settle
+
+    def _events(self, entry: Entry, at_us: int) -> tuple[list[Message], bool]:
+        """What the command comes to: its events, or the one that refuses it."""
+        request, shard = entry.request, entry.shard
+        state = self.folder.state(shard)
+        context = Context(
+            entry.command_id,
+            at_us,
+            entry.caller.principal,
+            shard,
+            entry.correlation_id,
+            entry.causation_id,
+        )
+        try:
+            self._authorise(entry, state)
+            self._expect(entry)
+            events = list(self.service.decide(request, state, context))
+        except Rejected as refusal:
+            refused = common_pb2.CommandRefused(
+                shard_id=shard,
+                command_type=request.DESCRIPTOR.full_name,
+                code=refusal.code,
+                message=refusal.message[:1000],
+                field=refusal.field,
+                subject=subject_of(request),
+            )
+            return [refused], True
+        if not events:
+            events.append(
+                common_pb2.CommandAcknowledged(
+                    shard_id=shard,
+                    command_type=request.DESCRIPTOR.full_name,
+                    subject=subject_of(request),
+                )
+            )
+        return events, False
+
+    def _authorise(self, entry: Entry, state: Any) -> None:
+        if isinstance(entry.request, common_pb2.TickRequest):
+            # No RPC carries it: it comes from the commander's own clock.
+            return
+        resource = self.service.resource(entry.request, state)
+        if resource is None:
+            raise unknown_subject(entry.request)
+        decision = entry.caller.may(entry.action, resource)
+        if decision.allowed:
+            return
+        if tenant_of(resource) != entry.caller.organisation_id:
+            raise unknown_subject(entry.request, resource)
+        raise Rejected(
+            Code.PERMISSION_DENIED,
+            f"{entry.caller.principal} may not {entry.action} on {resource.kind} {resource.id}: "
+            f"{', '.join(decision.reasons)}",
+        )
+
+    def _expect(self, entry: Entry) -> None:
+        for stream, version in sorted(entry.expected.items()):
+            found = self.folder.versions.get(stream, 0)
+            if found != version:
+                raise Rejected(
+                    Code.ABORTED,
+                    f"stream {stream} is at version {found}, the command expected {version}: "
+                    "read it again and decide anew",
+                    "expected-version",
+                )
+
+    def _limit_refusals(self, principal: str) -> None:
+        minute = int(time.monotonic() // 60)
+        since, count = self._refusals.get(principal, (minute, 0))
+        count = count + 1 if since == minute else 1
+        self._refusals[principal] = (minute, count)
+        if len(self._refusals) > 10_000:
+            self._refusals.clear()
+        if count > REFUSALS_PER_MINUTE_MAX:
+            raise Failure(
+                "RESOURCE_EXHAUSTED",
+                f"more than {REFUSALS_PER_MINUTE_MAX} refused commands in a minute: wait",
+            )
+
+    def _drafts(self, entry: Entry, events: list[Message], at_us: int) -> list[Draft]:
+        versions = []
+        ahead: dict[str, int] = {}
+        for event in events:
+            stream = str(getattr(event, event.DESCRIPTOR.fields[0].name))
+            ahead[stream] = ahead.get(stream, self.folder.versions.get(stream, 0)) + 1
+            versions.append(ahead[stream])
+        origin = Origin(
+            source=f"/loomos/{self.service.name}",
+            shard=entry.shard,
+            actor=entry.caller.principal,
+            command_id=entry.command_id,
+            command_digest=entry.digest,
+            issued_at_us=entry.issued_at_us,
+            at_us=at_us,
+            correlation_id=entry.correlation_id,
+            causation_id=entry.causation_id,
+            traceparent=entry.traceparent,
+            context=entry.caller.context(),
+        )
+        return envelope.draft(events, versions, origin)
+
+    def _internal(self, event: Message, shard: str) -> list[Draft]:
+        at_us = self.clock.tick()
+        command_id = f"{at_us:x}"
+        origin = Origin(
+            source=f"/loomos/{self.service.name}",
+            shard=shard,
+            actor=f"service:{self.service.name}",
+            command_id=command_id,
+            command_digest=bytes(32),
+            issued_at_us=at_us,
+            at_us=at_us,
+            correlation_id=command_id,
+            causation_id="",
+        )
+        return envelope.draft([event], [self.folder.versions.get(shard, 0) + 1], origin)
+
+
+def too_large(size: int) -> Failure:
+    """The events of one command do not fit into one record batch."""
+    return Failure(
+        "INVALID_ARGUMENT",
+        f"the command's events take {size} bytes, at most {COMMAND_BYTES_MAX} are allowed",
+    )
+
+
+def ignore(confirmed: asyncio.Future[int]) -> None:
+    """For records that nobody waits for; takes note of the exception so that none is unheard."""
+    if not confirmed.cancelled():
+        confirmed.exception()
+
+
+def unplaced(record: Draft, topic: str) -> Recorded:
+    """A record of this claim as the folder takes it, before the log gave it a place."""
+    return Recorded(
+        event=record.event, type="", id=record.id, stream=record.stream, version=record.version,
+        shard=record.key.decode(), position=Position(topic, 0, -1), at_us=0, actor="",
+        command_id="", correlation_id="", causation_id="",
+    )  # fmt: skip
