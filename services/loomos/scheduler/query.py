@@ -17,6 +17,7 @@ __all__ = ["explain_job", "get_job", "get_queue", "list_jobs"]
 PAGE = 100
 VISIBLE = """(%(all)s OR project_id = ANY(%(projects)s)
     OR split_part(project_id, '.', 1) = ANY(%(organisations)s))"""
+WAITS = frozenset((1, 2, 8, 12))
 WAITING = "status IN (1, 2, 8, 12)"
 IN_ORDER = "ORDER BY priority DESC, submitted_at_us, job_id"
 
@@ -56,7 +57,7 @@ async def get_job(
         (request.job_id,),
     )
     job.metrics.extend(pb.JobMetric(**one) for one in await cursor.fetchall())
-    if row["status"] in (1, 2, 8, 12):
+    if row["status"] in WAITS:
         cursor = await db.execute(
             f"""
             SELECT count(*) AS ahead FROM jobs WHERE {WAITING} AND cluster_id = %(cluster_id)s
@@ -168,7 +169,7 @@ async def explain_job(
         (request.job_id,),
     )
     facts = [fact_of(one) for one in await cursor.fetchall()]
-    if row["status"] in (1, 2, 8, 12):
+    if row["status"] in WAITS:
         facts.extend(await group_facts(row["group_id"], db))
     return pb.JobExplanation(
         job_id=request.job_id,
