@@ -92,7 +92,9 @@ class Store:
         """
         digest = hashlib.sha256(tables.encode()).hexdigest()
         async with self.connection() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.schema,))
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('loom'))")
+            await connection.execute("SET LOCAL client_min_messages = warning")
+            await connection.execute(_LEASES)
             await connection.execute(_OWN_DDL)
             found = await (await connection.execute("SELECT digest FROM schema_version")).fetchall()
             if [row["digest"] for row in found] == [digest]:
@@ -193,11 +195,6 @@ class Store:
                 )
             ).fetchone()
         return row["address"] if row else ""
-
-
-async def make_leases(connection: Connection) -> None:
-    """Make the shared lease table; run once by who owns the schema `loom`."""
-    await connection.execute(_LEASES)
 
 
 async def run_all(connection: Connection, statements: Sequence[Statement]) -> None:
