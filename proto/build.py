@@ -1,6 +1,6 @@
 """Build hook: compiles every contract under proto/ into libs/, where path = package = import.
 
-Nothing it writes is committed. `loom/v1/contracts.binpb` keeps the comments, which the modules lack.
+Nothing it writes is committed. `loom/v1/contracts.binpb` keeps the comments; the modules do not.
 `buf/validate` has no Python module for google.protobuf in its own wheel, only a descriptor, so its
 module is generated beside ours.
 """

@@ -80,6 +80,16 @@ TITLES = {
     504: "Took too long",
 }
 
+CHANNEL_WORDS = {
+    "UNAVAILABLE": "the service does not answer now: retry with the same command id",
+    "DEADLINE_EXCEEDED": "no answer in time; the outcome is unknown: "
+    "retry with the same command id",
+    "RESOURCE_EXHAUSTED": "the message is larger than 4 MiB",
+    "UNIMPLEMENTED": "the service does not offer this call",
+    "CANCELLED": "the call was cancelled",
+}
+"""What callers are told of a failure that no service of ours answered with."""
+
 
 class Violation(NamedTuple):
     """One thing that is wrong with one field of a request."""
@@ -241,6 +251,9 @@ def trailers_of(failure: Failure) -> tuple[tuple[str, str | bytes], ...]:
 def from_rpc(error: grpc.aio.AioRpcError) -> Failure:
     """The failure that a peer answered with, or that the channel made up."""
     message = error.details() or "the peer gave no reason"
+    if not made_by_peer(error):
+        # What the channel says names addresses inside; the cause keeps it for our own log.
+        message = CHANNEL_WORDS.get(error.code().name, "the call failed on its way")
     violations: list[Violation] = []
     reason, details = "", {}
     for key, value in error.trailing_metadata() or ():

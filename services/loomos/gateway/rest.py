@@ -5,6 +5,7 @@
 3. Bodies are JSON up to 4 MiB, said to be JSON: a form in a strange page cannot send one.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -36,6 +37,7 @@ __all__ = ["Rest"]
 
 DOCS = Path(__file__).parent / "docs.html"
 CALL_SECONDS_MAX = 30.0
+BODY_SECONDS_MAX = 30.0
 POSITION = re.compile(r"([a-z][a-z0-9.-]{0,100}):([0-9]{1,5}):([0-9]{1,18})(?::([0-9]{1,9}))?")
 HEADERS = {
     "strict-transport-security": "max-age=31536000; includeSubDomains",
@@ -247,12 +249,13 @@ async def body_of(request: Request) -> bytes:
     """The body, which must be small, plain and JSON."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > REQUEST_BYTES_MAX:
-            told = f"the body is larger than {REQUEST_BYTES_MAX} bytes"
-            raise Failure("INVALID_ARGUMENT", told, "body", http_status=413)
-        parts.append(part)
+    async with asyncio.timeout(BODY_SECONDS_MAX):
+        async for part in request.stream():
+            size += len(part)
+            if size > REQUEST_BYTES_MAX:
+                told = f"the body is larger than {REQUEST_BYTES_MAX} bytes"
+                raise Failure("INVALID_ARGUMENT", told, "body", http_status=413)
+            parts.append(part)
     if size == 0:
         return b""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
