@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -66,44 +65,34 @@ def up(
         watch(process, lines, began)
         raise typer.Exit(process.wait())
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.send_signal(signal.SIGTERM)
         watch(process, lines, began)
         process.wait()
 
 
-def start(home: Path, detach: bool) -> tuple[subprocess.Popen[bytes], Iterator[dict[str, str]]]:
+def start(home: Path, detach: bool) -> tuple[subprocess.Popen[bytes], TextIO]:
     """Spawn a supervisor; what it tells about its progress comes line by line."""
     read, write = os.pipe()
     command = [sys.executable, "-m", "loomos.embedded.supervisor", str(write)]
     if not detach:
         command.append(str(os.getpid()))
     environ = os.environ | {"LOOMOS_HOME": str(home)}
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        output = (home / "supervisor.out").open("ab")
-    except OSError as error:
-        os.close(read)
-        os.close(write)
-        raise fail(f"LOOMOS_HOME {home} is not writable: {error.strerror}") from error
-    with output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environ,
-            pass_fds=[write],
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        env=environ,
+        pass_fds=[write],
+        start_new_session=True,
+    )
     os.close(write)
-    return process, (json.loads(line) for line in os.fdopen(read, "r"))
+    return process, os.fdopen(read)
 
 
-def watch(
-    process: subprocess.Popen[bytes], lines: Iterator[dict[str, str]], began: float
-) -> bool:
+def watch(process: subprocess.Popen[bytes], lines: TextIO, began: float) -> bool:
     """Show progress until all is healthy (True) or the supervisor has said its last (False)."""
-    for told in lines:
+    for line in lines:
+        told = json.loads(line)
         seconds = f"[dim]{time.monotonic() - began:6.1f} s[/dim]"
         match told["step"]:
             case "up":

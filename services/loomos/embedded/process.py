@@ -38,11 +38,14 @@ os.getppid() == int(sys.argv[2]) or os._exit(1)
 try:
     os.execv(sys.argv[3], sys.argv[3:])
 except OSError as error:
-    sys.exit(f"{sys.argv[3]}: {error.strerror}")
+    print(f"{sys.argv[3]}: {error.strerror}", flush=True)
+    os._exit(127)
 """
 
 
 KILLED_SECONDS = 5.0
+NOT_STARTED = 127
+LOUD = ("ERROR", "FATAL", "rror:", "rror occurred", "Exception:", "critical")
 
 
 class Unusable(Exception):
@@ -141,7 +144,7 @@ def tail(log: Path, bytes_max: int = 4096) -> str:
     except OSError:
         return ""
     told = [line.strip() for line in lines if line.strip() and not line.startswith(("\t", " "))]
-    loud = [line for line in told if "ERROR" in line or "FATAL" in line or "rror:" in line]
+    loud = [line for line in told if any(word in line for word in LOUD)]
     return unwrapped((loud or told or [""])[-1])[:300]
 
 
@@ -163,7 +166,9 @@ def wait_until(
 ) -> None:
     """Poll `ready` until it holds, the process ends or the time is up; raises Unusable."""
     while not ready():
-        if process.poll() is not None:
+        if process.poll() == NOT_STARTED:
+            raise Unusable(f"{name} cannot run: {tail(log)}")
+        if process.returncode is not None:
             raise Unusable(
                 f"{name} ended with status {process.returncode}: {tail(log)} (see {log})"
             )

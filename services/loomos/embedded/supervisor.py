@@ -56,7 +56,7 @@ class Supervisor:
         self.say = say
         self.stores = Stores(home, environ)
         self.services = chosen(environ.get("LOOMOS_SERVICES", ""))
-        self.children = Children(home.logs / "zygote.log", self.write_state)
+        self.children = Children(home.logs / "zygote.log", self.note_state)
         self.ports = home.ports([name for one in self.services for name in port_names(one)])
         self.stopping = asyncio.Event()
 
@@ -136,7 +136,7 @@ class Supervisor:
         """Return when the service serves, and note it."""
         await until_healthy(self.probe(), f"127.0.0.1:{self.ports[child.service]}")
         child.healthy = True
-        self.write_state()
+        self.note_state()
 
     async def later_health(self, child: Child) -> None:
         """Note the health of a service that was started again."""
@@ -160,16 +160,17 @@ class Supervisor:
             pause = min(pause * 2, STORE_PAUSE_SECONDS_MAX)
             with contextlib.suppress(Unusable):
                 self.stores.relaunch(name)
-            self.write_state()
+            self.note_state()
 
     async def chores(self) -> None:
         """Renew certificates and cap logs, now and then."""
         while True:
             await asyncio.sleep(CHORES_SECONDS)
-            cap(self.home.logs)
-            for service in (*self.services, SUPERVISOR):
-                folder = self.home.credentials / service
-                self.stores.authority.renew_if_due(folder, "service", service)
+            with contextlib.suppress(OSError):
+                cap(self.home.logs)
+                for service in (*self.services, SUPERVISOR):
+                    folder = self.home.credentials / service
+                    self.stores.authority.renew_if_due(folder, "service", service)
 
     def probe(self) -> Settings:
         """The supervisor's own credentials, for asking services for their health."""
@@ -196,6 +197,11 @@ class Supervisor:
         if service == "security":
             given["LOOMOS_AUTHORITY"] = str(self.home.authority)
         return self.environ | given
+
+    def note_state(self) -> None:
+        """Write the state; a full disk must not stop what runs."""
+        with contextlib.suppress(OSError):
+            self.write_state()
 
     def write_state(self) -> None:
         """Tell everyone what runs where."""
@@ -266,6 +272,7 @@ def supervise(path: Path, environ: Mapping[str, str], say: Callable[[str, str], 
     lock = home.lock()
     if lock is None:
         raise AlreadyRunning
+    log_to(home.logs / "supervisor.log")
     write_secret(home.path / "supervisor.pid", mark(os.getpid()))
     with lock, stop_raises(), one_line(path):
         supervisor = Supervisor(home, environ, say)
@@ -281,6 +288,13 @@ def supervise(path: Path, environ: Mapping[str, str], say: Callable[[str, str], 
             say("down", "stopping Kafka and PostgreSQL")
             supervisor.stores.stop()
             home.clear_state()
+
+
+def log_to(path: Path) -> None:
+    """Let what this process prints from here on go to its log, not to who started it."""
+    with path.open("ab") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
 
 
 @contextlib.contextmanager

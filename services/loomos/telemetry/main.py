@@ -20,6 +20,7 @@ from loom.kit import observe
 from loom.kit.client import Client
 from loom.kit.config import Settings, supervised
 from loom.kit.errors import Failure
+from loom.kit.rpc import serve_health
 from loom.log.publisher import TELEMETRY_TOPIC
 from loom.v1 import resource_manager_pb2 as rm
 from loomos.telemetry import window as windows
@@ -54,10 +55,12 @@ async def run(settings: Settings) -> None:
     reporting = asyncio.create_task(report(client, reports))
     async with observe.MetricsDoor(settings) as door:
         await app.start()
+        served = await serve_health(settings)
         observe.logger("telemetry").info("serving", metrics=door.address)
         try:
             await stopping.wait()
         finally:
+            await served.stop(0)
             await app.stop()
             reporting.cancel()
             await client.close()
