@@ -28,7 +28,7 @@ def evolve(state: State, event: Message) -> None:
         ):
             evolve_user(state.users[event.user_id], event)
         case pb.OrganisationCreated():
-            state.exists = True
+            state.founded = True
         case pb.ProjectCreated():
             state.projects[event.project_id] = tuple(event.classifications)
         case pb.QuotaSet():

@@ -90,8 +90,9 @@ class JoinToken:
 class State:
     """One organisation."""
 
-    organisation_id: str
-    exists: bool
+    shard: str
+    """The organisation; the shell sets it."""
+    founded: bool = False
     enrolled: bool = False
     users: dict[str, User] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -105,10 +106,15 @@ class State:
     node_names: set[tuple[str, str]] = field(default_factory=set)
     signing_keys: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def exists(self) -> bool:
+        """True once the organisation is founded; the administrators' own is built in."""
+        return self.founded or self.shard == PLATFORM
+
 
 def initial(shard: str) -> State:
-    """An organisation nobody founded yet; the administrators' own is built in."""
-    return State(organisation_id=shard, exists=shard == PLATFORM)
+    """An organisation nobody founded yet."""
+    return State(shard)
 
 
 def includes(held: int, wanted: int) -> bool:

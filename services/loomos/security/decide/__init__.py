@@ -72,7 +72,7 @@ def resource(command: Message, state: State) -> Resource | None:
     """What a command touches, for the policies; None where it names what is not there."""
     match command:
         case pb.CreateProjectRequest() | pb.CreateUserRequest():
-            return Resource("organisation", state.organisation_id) if state.exists else None
+            return Resource("organisation", state.shard) if state.exists else None
         case (
             pb.SetPasswordRequest()
             | pb.SuspendUserRequest()
@@ -99,9 +99,9 @@ def resource(command: Message, state: State) -> Resource | None:
 
 def scope(scope_id: str, state: State) -> Resource | None:
     """The scope as something that can be touched; None where this organisation has it not."""
-    if scope_id == PLATFORM == state.organisation_id:
+    if scope_id == PLATFORM == state.shard:
         return Resource(PLATFORM, PLATFORM)
-    if scope_id == state.organisation_id and state.exists:
+    if scope_id == state.shard and state.exists:
         return Resource("organisation", scope_id)
     return Resource("project", scope_id) if scope_id in state.projects else None
 
@@ -110,7 +110,7 @@ def quota_owner(subject_id: str, state: State) -> Resource | None:
     """Who sets a subject's limits: the platform an organisation's, the organisation the rest."""
     if not state.exists:
         return None
-    if subject_id == state.organisation_id:
+    if subject_id == state.shard:
         return Resource(PLATFORM, PLATFORM)
     known = subject_id in state.projects or subject_id in state.users
-    return Resource("organisation", state.organisation_id) if known else None
+    return Resource("organisation", state.shard) if known else None

@@ -29,10 +29,10 @@ def acting_user(context: Context) -> str:
 
 def check_scope(grant: pb.RoleGrant, state: State) -> None:
     """Rejected unless the scope is this organisation or one of its projects."""
-    if grant.scope_id != state.organisation_id and grant.scope_id not in state.projects:
+    if grant.scope_id != state.shard and grant.scope_id not in state.projects:
         raise Rejected(
             Code.NOT_FOUND,
-            f"scope {grant.scope_id!r} is neither organisation {state.organisation_id!r} "
+            f"scope {grant.scope_id!r} is neither organisation {state.shard!r} "
             "nor one of its projects",
             "grant.scope_id",
         )
@@ -41,7 +41,7 @@ def check_scope(grant: pb.RoleGrant, state: State) -> None:
 def check_grant(grant: pb.RoleGrant, state: State, context: Context) -> None:
     """Rejected where the acting user does not hold the role themselves."""
     actor = acting_user(context)
-    if actor and shard_of(actor) == PLATFORM != state.organisation_id:
+    if actor and shard_of(actor) == PLATFORM != state.shard:
         return
     user = state.users.get(actor)
     scopes = enclosing(grant.scope_id)

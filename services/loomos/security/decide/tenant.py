@@ -28,13 +28,13 @@ def create_organisation(command: pb.CreateOrganisationRequest, state: State) -> 
     if state.exists:
         raise Rejected(
             Code.ALREADY_EXISTS,
-            f"organisation {state.organisation_id!r} exists: choose another id",
+            f"organisation {state.shard!r} exists: choose another id",
             "organisation_id",
         )
     return [
         pb.OrganisationCreated(
-            organisation_id=state.organisation_id,
-            display_name=command.display_name or state.organisation_id,
+            organisation_id=state.shard,
+            display_name=command.display_name or state.shard,
         )
     ]
 
@@ -43,11 +43,11 @@ def create_project(command: pb.CreateProjectRequest, state: State) -> list[Messa
     """A project, whose id begins with its organisation's."""
     check_organisation(state)
     organisation, _, name = command.project_id.partition(".")
-    if organisation != state.organisation_id:
+    if organisation != state.shard:
         raise Rejected(
             Code.INVALID_ARGUMENT,
-            f"project {command.project_id!r} is not one of {state.organisation_id!r}: "
-            f"its id must begin with '{state.organisation_id}.'",
+            f"project {command.project_id!r} is not one of {state.shard!r}: "
+            f"its id must begin with '{state.shard}.'",
             "project_id",
         )
     if command.project_id in state.projects:
@@ -59,7 +59,7 @@ def create_project(command: pb.CreateProjectRequest, state: State) -> list[Messa
     return [
         pb.ProjectCreated(
             project_id=command.project_id,
-            organisation_id=state.organisation_id,
+            organisation_id=state.shard,
             display_name=command.display_name or name,
             classifications=sorted(command.classifications) or OPEN,
         )
@@ -107,14 +107,10 @@ def set_quota(command: pb.SetQuotaRequest, state: State) -> list[Message]:
     """All limits of one subject anew."""
     check_organisation(state)
     subject = command.subject_id
-    if (
-        subject != state.organisation_id
-        and subject not in state.projects
-        and subject not in state.users
-    ):
+    if subject != state.shard and subject not in state.projects and subject not in state.users:
         raise Rejected(
             Code.NOT_FOUND,
-            f"subject {subject!r} is neither organisation {state.organisation_id!r} nor one of "
+            f"subject {subject!r} is neither organisation {state.shard!r} nor one of "
             "its projects or users",
             "subject_id",
         )
@@ -135,7 +131,7 @@ def set_quota(command: pb.SetQuotaRequest, state: State) -> list[Message]:
     ordered = tuple(limits[kind] for kind in sorted(limits))
     if ordered == state.quotas.get(subject, ()):
         return []
-    return [pb.QuotaSet(subject_id=subject, organisation_id=state.organisation_id, limits=ordered)]
+    return [pb.QuotaSet(subject_id=subject, organisation_id=state.shard, limits=ordered)]
 
 
 def known_project(project_id: str, state: State) -> tuple[DataClassification, ...]:
@@ -153,6 +149,6 @@ def check_organisation(state: State) -> None:
     if not state.exists:
         raise Rejected(
             Code.NOT_FOUND,
-            f"organisation {state.organisation_id!r} is not known: create it first",
+            f"organisation {state.shard!r} is not known: create it first",
             "organisation_id",
         )

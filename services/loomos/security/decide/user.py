@@ -46,7 +46,7 @@ def create_user(command: pb.CreateUserRequest, state: State, context: Context) -
     if not state.exists:
         raise Rejected(
             Code.NOT_FOUND,
-            f"organisation {state.organisation_id!r} is not known: list organisations",
+            f"organisation {state.shard!r} is not known: list organisations",
             "organisation_id",
         )
     user_id = context.new_id("usr")
@@ -65,13 +65,13 @@ def founded(user_id: str, user_name: str, password_hash: str, state: State) -> l
     if user_name in state.names:
         raise Rejected(
             Code.ALREADY_EXISTS,
-            f"user name {user_name!r} is taken in {state.organisation_id!r}: choose another",
+            f"user name {user_name!r} is taken in {state.shard!r}: choose another",
             "user_name",
         )
     events: list[Message] = [
         pb.UserCreated(
             user_id=user_id,
-            organisation_id=state.organisation_id,
+            organisation_id=state.shard,
             user_name=user_name,
             auth_provider=pb.AUTH_PROVIDER_LOCAL,
         )
