@@ -4,7 +4,7 @@ from pathlib import Path
 
 from loom.kit.contract import Service
 from loom.v1 import deployment_pb2
-from loomos.deployment import query
+from loomos.deployment import door, query
 from loomos.deployment.decide import decide, resource
 from loomos.deployment.effect import effect
 from loomos.deployment.evolve import evolve
@@ -23,5 +23,6 @@ SERVICE = Service(
     project=project,
     query=query,
     effect=effect,
+    door=door,
     schema=(Path(__file__).parent / "schema.sql").read_text(),
 )

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from loom.decider import Resource
-from loom.kit.caller import Caller
 from loom.kit.call import bearer_in
+from loom.kit.caller import Caller
 from loom.kit.errors import Failure, shown
 from loomos.runtime.models import Models, Served, served_name, unknown
 from loomos.runtime.plugins import TensorSpec

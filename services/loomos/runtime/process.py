@@ -115,8 +115,7 @@ async def start(plugin: str, files: Mapping[str, int], confinement: Confinement)
             writer.writelines(frames.encode(order))
             head, _ = await received(reader)
         if "error" in head:
-            code = "FAILED_PRECONDITION" if head.get("final") else "UNAVAILABLE"
-            raise Failure(code, f"the model cannot be loaded: {head['error']}")
+            raise Failure("FAILED_PRECONDITION", f"the model cannot be loaded: {head['error']}")
         return described(child, reader, writer, head)
     except BaseException as error:
         writer.close()

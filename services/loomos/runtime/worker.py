@@ -38,7 +38,7 @@ def main() -> None:
     try:
         model, isolation = prepare(order)
     except BadModel as error:
-        send(channel, {"error": str(error), "final": True})
+        send(channel, {"error": str(error)})
         return
     except Exception as error:  # noqa: BLE001 - the runtime is told, whatever it was
         send(channel, {"error": f"{type(error).__name__}: {error}"})
