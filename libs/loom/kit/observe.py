@@ -31,7 +31,7 @@ SECRET_KEY = re.compile(
     r"passw|secret|token|authori[sz]ation$|api_?key|credential|private|cookie|dsn", re.IGNORECASE
 )
 SECRET_VALUE = re.compile(
-    r"lk_[A-Za-z0-9-]+_[A-Za-z0-9_-]{20,}"
+    r"\bl[a-z]_[A-Za-z0-9-]+_[A-Za-z0-9_-]{20,}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
     r"|(?i:bearer) +[A-Za-z0-9._~+/=-]+"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)"
@@ -76,7 +76,8 @@ def start(settings: Settings) -> structlog.stdlib.BoundLogger:
     )
     level = logging.getLevelName(settings.log_level.upper())
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
+    for talkative in ("aiokafka", "httpx", "httpcore", "uvicorn"):
+        logging.getLogger(talkative).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(service=settings.service)
     if settings.otlp and not TRACER:
         export_spans(settings)
