@@ -143,7 +143,7 @@ def positions(data: str | bytes) -> tuple[Position, ...]:
     """Positions that the answer must have seen, sent as a Receipt that holds nothing else."""
     if not data:
         return ()
-    raw = data if isinstance(data, bytes) else data.encode("latin-1")
+    raw = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
     try:
         found = common_pb2.Receipt.FromString(raw).positions
     except DecodeError as error:
