@@ -261,9 +261,10 @@ async def test_a_fork_bomb_is_contained_and_removed(node: Node) -> None:
     assert _processes_of(uid) == []
 
 
+@pytest.mark.timeout(300)  # three processes that import scikit-learn
 async def test_a_stopped_job_resumes_to_the_same_bytes(node: Node) -> None:
     script = (EXAMPLES / "train_digits.py").read_text()
-    arguments = ("python", "train.py", "--epochs", "6", "--rounds", "6")
+    arguments = ("python", "train.py", "--epochs", "4", "--rounds", "4")
     whole = await node.finish(ordered(*arguments, allocation="a-whole", train_py=script))
     first = ordered(*arguments, allocation="a-first", train_py=script)
     node.runs.start(first)
@@ -308,12 +309,12 @@ async def test_an_order_is_obeyed_once_and_never_after_a_newer_one(node: Node) -
 
 
 async def test_a_job_ends_with_the_nodes_lease_unless_it_may_survive(node: Node) -> None:
+    node.runs.extend_lease(lease_clock() + 2)
     node.runs.start(ordered("sleep", "1000", allocation="a-leased"))
     surviving = ordered("sleep", "1000", allocation="a-surviving")
     surviving.run.spec.survive_disconnect = True
     node.runs.start(surviving)
     await node.until("started", 2)
-    node.runs.extend_lease(lease_clock() - 1)
     finished = (await node.until("finished")).finished
     assert finished.allocation_id == "a-leased"
     assert "lease" in finished.result.detail

@@ -160,7 +160,14 @@ class Run:
             isolation=",".join(facts["walls"]),
             started_at_us=facts["started_at_us"],
         )
-        self.outbox.add(rm.NodeReport(started=report), lambda _: self._note(started=True))
+        self.outbox.add(rm.NodeReport(started=report), self._started)
+
+    def _started(self, refusal: str) -> None:
+        self._note(started=True)
+        if refusal:
+            # The books do not have this run any more: somebody else may have its place.
+            self.log.warning("the run does not count and is stopped", refusal=refusal)
+            self.stop(0)
 
     def _start_failed(self) -> bool:
         record = _read_json(self.folder / "exit.json")

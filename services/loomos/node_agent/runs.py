@@ -35,8 +35,9 @@ class Runs:
         self.token_file = place.folder / "fencing-token"
         self.token: Token = self._read_token()
         self.runs: dict[str, Run] = {}
-        # Runs being prepared, each with the grace of a stop that came meanwhile.
-        self.starting: dict[str, int | None] = {}
+        # Runs being prepared, and the grace of stops that came meanwhile.
+        self.starting: dict[str, rm.StartRun] = {}
+        self.stops: dict[str, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self) -> None:
@@ -53,7 +54,11 @@ class Runs:
 
     def states(self) -> list[rm.RunState]:
         """Every run whose end was not accepted yet."""
-        return [run.state() for run in self.runs.values() if not run.over]
+        prepared = [
+            rm.RunState(allocation_id=one, job_id=order.run.job_id, run=order.run.run)
+            for one, order in self.starting.items()
+        ]
+        return [run.state() for run in self.runs.values() if not run.over] + prepared
 
     def fence(self, token: rm.FencingToken) -> bool:
         """False for an order older than one obeyed before; else its token is on disk now."""
@@ -69,13 +74,13 @@ class Runs:
     def start(self, order: rm.StartRun) -> None:
         """Starts a run in the background, unless this node has, or had, it."""
         if order.allocation_id not in self.runs and order.allocation_id not in self.starting:
-            self.starting[order.allocation_id] = None
+            self.starting[order.allocation_id] = order
             self._keep(asyncio.create_task(self._start(order)))
 
     def stop(self, allocation_id: str, grace_seconds: int) -> None:
         """Stops a run; one that is unknown or over needs no stopping."""
         if allocation_id in self.starting:
-            self.starting[allocation_id] = grace_seconds
+            self.stops[allocation_id] = grace_seconds
         run = self.runs.get(allocation_id)
         if run is not None and not run.over:
             run.stop(grace_seconds)
@@ -111,7 +116,8 @@ class Runs:
             self.outbox.add(unstartable(order, error), lambda _: None)
             return
         finally:
-            grace_seconds = self.starting.pop(order.allocation_id)
+            del self.starting[order.allocation_id]
+            grace_seconds = self.stops.pop(order.allocation_id, None)
         self.runs[run.id] = run
         if grace_seconds is not None:
             run.stop(grace_seconds)

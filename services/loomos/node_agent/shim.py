@@ -32,7 +32,7 @@ LINE_BYTES_MAX = 4096
 CONNECTIONS_MAX = 16
 FILES_MAX = 200_000
 DRAIN_SECONDS = 5
-LEASE_GRACE_SECONDS = 2
+LEASE_GRACE_SECONDS = 1
 # Stands in arguments and environment for the work folder as the job will see it; a NUL, because
 # nothing that a user may write there can hold one.
 WORK_MARK = "\0"
@@ -176,6 +176,7 @@ class Shim:
         maximum = self.spec["runtime_seconds_max"]
         over_at = time.monotonic() + maximum if maximum else float("inf")
         look_at = time.monotonic() + 0.5
+        lease_at = time.monotonic() + self._lease_seconds_left()
         while self.ended is None:
             now = time.monotonic()
             if now >= self.kill_at:
@@ -183,15 +184,19 @@ class Shim:
             if now >= over_at:
                 over_at = float("inf")
                 self._stop("runtime_exceeded")
-            if now >= look_at:
-                if self._lease_is_over():
+            if now >= lease_at:
+                lease_at = now + self._lease_seconds_left()
+                if lease_at <= now:
+                    lease_at = float("inf")
                     self._stop("lease_ended", grace_seconds=LEASE_GRACE_SECONDS)
+            if now >= look_at:
                 if self._memory_is_over():
                     self._stop("memory_exceeded", grace_seconds=0)
                 if self._disk_is_over():
                     self._stop("disk_exceeded", grace_seconds=0)
                 look_at = time.monotonic() + max(1.0, 20 * (time.monotonic() - now))
-            self._dispatch(min(look_at, over_at, self.kill_at) - time.monotonic())
+            wake_at = min(look_at, lease_at, over_at, self.kill_at)
+            self._dispatch(wake_at - time.monotonic())
         deadline = time.monotonic() + DRAIN_SECONDS
         while self.selector.get_map() and self._log_is_open() and time.monotonic() < deadline:
             self._dispatch(0.2)
@@ -289,16 +294,16 @@ class Shim:
         del self.partial[connection]
         connection.close()
 
-    def _lease_is_over(self) -> bool:
-        """True once the node may have been declared lost and the job placed elsewhere."""
+    def _lease_seconds_left(self) -> float:
+        """How long the node may not be declared lost and the job be placed elsewhere."""
         path = self.spec["lease"]
         if not path:
-            return False
+            return float("inf")
         try:
             with open(path, encoding="ascii") as file:
-                return time.clock_gettime(time.CLOCK_BOOTTIME) > float(file.read())
+                return float(file.read()) - time.clock_gettime(time.CLOCK_BOOTTIME)
         except (OSError, ValueError):
-            return True
+            return 0.0
 
     def _memory_is_over(self) -> bool:
         """Shared pages are weighed only when the cheap sum, which counts them twice, is over."""
