@@ -96,6 +96,7 @@ class Client:
     def __init__(self, settings: Settings, resolve: Resolve) -> None:
         self.settings = settings
         self.resolve = resolve
+        self.log = observe.logger("client")
         self.lines: dict[tuple[str, str], Line] = {}
         self.breakers: dict[str, Breaker] = {}
         self.owners: dict[tuple[str, str], str] = {}
@@ -252,7 +253,14 @@ class Client:
 
     async def address(self, key: tuple[str, str]) -> str:
         """Where the owner of a shard listens; raises Failure UNAVAILABLE while nobody does."""
-        address = self.owners.get(key) or await self.resolve(*key)
+        try:
+            address = self.owners.get(key) or await self.resolve(*key)
+        except Failure:
+            raise
+        except Exception as error:
+            # The table of owners is away; it comes back, as an owner does.
+            self.log.warning("owner not found", service=key[0], shard=key[1], error=error)
+            raise Failure("UNAVAILABLE", f"the owner of {key[0]} cannot be found now") from error
         if not address:
             raise Failure("UNAVAILABLE", f"nobody serves {key[0]} for {key[1] or 'all'} now")
         if len(self.owners) < OWNERS_MAX:
