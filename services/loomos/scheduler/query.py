@@ -57,7 +57,7 @@ async def get_job(
         (request.job_id,),
     )
     job.metrics.extend(pb.JobMetric(**one) for one in await cursor.fetchall())
-    if row["status"] in WAITS:
+    if waits(row):
         cursor = await db.execute(
             f"""
             SELECT count(*) AS ahead FROM jobs WHERE {WAITING} AND cluster_id = %(cluster_id)s
@@ -69,6 +69,11 @@ async def get_job(
         ahead = await cursor.fetchone()
         job.queue_position = ahead["ahead"] + 1 if ahead else 0
     return job
+
+
+def waits(row: dict[str, Any]) -> bool:
+    """True if a job stands in the queue."""
+    return row["status"] in WAITS
 
 
 async def list_jobs(
@@ -169,14 +174,11 @@ async def explain_job(
         (request.job_id,),
     )
     facts = [fact_of(one) for one in await cursor.fetchall()]
-    if row["status"] in WAITS:
+    if waits(row):
         facts.extend(await group_facts(row["group_id"], db))
-    return pb.JobExplanation(
-        job_id=request.job_id,
-        status=row["status"],
-        summary=summary_of(row, facts),
-        facts=facts,
-    )
+    status: pb.JobStatus = row["status"]
+    summary = summary_of(row, facts)
+    return pb.JobExplanation(job_id=request.job_id, status=status, summary=summary, facts=facts)
 
 
 async def group_facts(group_id: str, db: psycopg.AsyncConnection[Any]) -> list[pb.ExplainedFact]:
