@@ -61,6 +61,8 @@ class Cluster:
         self.now_us = NOW_US
         self.jobs_log: list[Message] = []
         self.books_log: list[Message] = []
+        self.heard: list[Message] = []
+        """All that the scheduler folded, its own and foreign, in order."""
         self.told = 0
         for one in nodes:
             self.join(one)
@@ -100,6 +102,7 @@ class Cluster:
         """The scheduler's events are in its log: fold them one by one and react to each."""
         for event in events:
             evolve.evolve(self.scheduler, event)
+            self.heard.append(event)
             self.jobs_log.append(event)
             record = Recorded(
                 event, "", "", "", 1, "local", Position("", 0, 0), self.now_us, "", "", "", ""
@@ -113,6 +116,7 @@ class Cluster:
         for event in events:
             rm_evolve.evolve(self.books, event)
             self.books_log.append(event)
+            self.heard.append(event)
             evolve.evolve(self.scheduler, event)
         return events
 
