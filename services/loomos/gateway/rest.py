@@ -302,7 +302,7 @@ def refusal(failure: Failure, correlation_id: str) -> Response:
     if failure.http_status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(
-        json.dumps(problem(failure, correlation_id)),
+        json.dumps(problem(failure, correlation_id), ensure_ascii=False),
         status_code=failure.http_status,
         media_type="application/problem+json",
         headers=headers,
