@@ -18,7 +18,7 @@ from loom.log.clock import now_us
 from loom.log.envelope import Origin
 from loom.log.notary import Notary
 from loom.log.note import parse_checkpoint, split
-from loom.log.reader import Reader
+from loom.log.reader import LogAway, Reader
 from loom.log.topics import Bus, connection
 from loom.v1 import loomdb_pb2
 
@@ -43,8 +43,11 @@ class Seals:
         )
 
     async def start(self) -> None:
-        """Connect."""
-        await self._producer.start()
+        """Connect; raises LogAway while no broker answers."""
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            raise LogAway(f"{TOPIC}: {error!r}") from error
 
     async def stop(self) -> None:
         """Disconnect; the producer's own stop can hang and is not waited for."""
@@ -87,7 +90,7 @@ def record_of(tree_id: str, note: str) -> envelope.Draft:
 
 
 async def follow(bus: Bus, notary: Notary, seals: Seals, every_s: float) -> None:
-    """Follow a partition for ever; ends only by raising LogDiverged or Contradiction.
+    """Follow a partition for ever; ends only by LogAway, LogDiverged or Contradiction.
 
     Something new is signed at most once in `every_s` seconds.
     """
@@ -111,5 +114,7 @@ async def follow(bus: Bus, notary: Notary, seals: Seals, every_s: float) -> None
             published = await seals.publish(notary.name, note)
             if not published:
                 log.warning("checkpoint not published", size=notary.signed.size)
+    except KafkaError as error:
+        raise LogAway(f"{notary.name}: {error!r}") from error
     finally:
         await reader.stop()

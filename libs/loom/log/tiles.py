@@ -19,6 +19,7 @@ WIDTH = 256
 ENTRY_BYTES_MAX = 65_535
 CACHED_TILES = 256
 CACHED_BUNDLES = 16
+SYNCED_ONE_BY_ONE_MAX = 32
 
 Place = tuple[str, int]
 """(level or `entries`, number)"""
@@ -151,14 +152,13 @@ class GrowingTiles(Tiles):
             if hashes:
                 number = (self.size >> (8 * level)) // WIDTH
                 written[str(level), number, len(hashes)] = b"".join(hashes)
-        folders = set()
+        paths = []
         for (level, number, width), content in written.items():
             path = self.folder / tile_path(level, number, width)
-            if width < WIDTH and path.exists() and path.read_bytes() == content:
-                continue
-            folders |= write_durably(path, content, self.folder)
-        for folder in folders:
-            sync_folder(folder)
+            if width == WIDTH or not path.exists() or path.read_bytes() != content:
+                write_whole(path, content)
+                paths.append(path)
+        sync_files(paths, self.folder)
         self._grown.extend(files)
         self._full.clear()
 
@@ -235,21 +235,37 @@ def split_entries(bundle: bytes) -> list[bytes]:
     return entries
 
 
-def write_durably(path: Path, content: bytes, top: Path) -> set[Path]:
-    """Put a file in place whole; returns the folders (up to `top`) that must still be synced."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in place whole; durable only after `sync_files`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    fresh.write_bytes(content)
     fresh.replace(path)
-    return {folder for folder in (path.parent, *path.parent.parents) if folder.is_relative_to(top)}
+
+
+def sync_files(paths: list[Path], top: Path) -> None:
+    """Make files and their names durable, up to and including the folder `top`."""
+    if len(paths) > SYNCED_ONE_BY_ONE_MAX:
+        # Catching up writes hundreds of files; one sync of everything is then far cheaper.
+        os.sync()
+        return
+    folders = set()
+    for path in paths:
+        sync(path, os.O_RDONLY)
+        parents = (path.parent, *path.parent.parents)
+        folders |= {folder for folder in parents if folder.is_relative_to(top)}
+    for folder in folders:
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync(path: Path, flags: int) -> None:
+    """Wait until the disk has what was written."""
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

@@ -2,7 +2,7 @@
 
 from aiokafka.errors import KafkaError
 
-from .reader import LogDiverged, Reader
+from .reader import LogAway, LogDiverged, Reader
 from .segments import Damage, Stored
 from .topics import Bus
 from .verify import Inspection, Report, Sealed
@@ -31,7 +31,7 @@ async def verify_live(bus: Bus, sealed: Sealed) -> Report:
                         record.headers,
                     )
                 )
-    except (KafkaError, LogDiverged) as error:
+    except (KafkaError, LogAway, LogDiverged) as error:
         inspection.damage(Damage(next_offset, -1, f"the broker cannot serve it: {error}"))
     finally:
         await reader.stop()

@@ -11,10 +11,10 @@ from typing import Any
 
 from loom.log.notary import Contradiction, Notary
 from loom.log.note import Signer, load_signer
-from loom.log.reader import LogDiverged
+from loom.log.reader import LogAway, LogDiverged
 from loom.log.seals import Seals, follow
 from loom.log.tiles import DamagedTree
-from loom.log.topics import TOPICS, KafkaError
+from loom.log.topics import TOPICS
 from loomos.loomdb.proof import Trees
 
 __all__ = ["NAME", "notarise", "trees_of"]
@@ -38,8 +38,7 @@ async def notarise(shell: Any) -> None:
         while not locked(lock.fileno()):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(RETRY_S)
         signer = load_signer(shell.settings.credentials, NAME)
-        seals = Seals(shell.settings)
-        await seals.start()
+        seals = await connected(shell)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for topic in TOPICS:
@@ -47,6 +46,20 @@ async def notarise(shell: Any) -> None:
                         tasks.create_task(one(shell, folder, topic.name, partition, signer, seals))
         finally:
             await seals.stop()
+
+
+async def connected(shell: Any) -> Seals:
+    """The way to `loomos.seals`, as soon as a broker answers."""
+    while True:
+        seals = Seals(shell.settings)
+        try:
+            await seals.start()
+        except LogAway as error:
+            shell.log.warning("notary waits", reason=str(error))
+            await seals.stop()
+            await asyncio.sleep(RETRY_S)
+        else:
+            return seals
 
 
 async def one(
@@ -60,7 +73,7 @@ async def one(
         except (Contradiction, LogDiverged, DamagedTree) as error:
             shell.log.critical("notary stopped", tree=f"{topic}-{partition}", reason=str(error))
             return
-        except (KafkaError, TimeoutError, OSError) as error:
+        except OSError as error:
             shell.log.warning("notary waits", tree=f"{topic}-{partition}", reason=repr(error))
             await asyncio.sleep(RETRY_S)
 

@@ -14,9 +14,11 @@ __all__ = ["Trail", "initial"]
 class Trail:
     """One organisation's trail of reads."""
 
+    shard: str
+    """The organisation's id."""
     reads: int = 0
 
 
 def initial(shard: str) -> Trail:
     """The state of an organisation that never read."""
-    return Trail()
+    return Trail(shard)

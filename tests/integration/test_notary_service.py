@@ -1,0 +1,187 @@
+"""LoomDB's audit side as one process: index, recorded reads, stories and proofs on real stores."""
+
+import asyncio
+import contextlib
+import uuid
+
+import pytest
+
+from loom.decider import Rejected
+from loom.kit.authorize import Caller, Decision, Scope
+from loom.kit.call import Call
+from loom.kit.service import Shell
+from loom.log import envelope
+from loom.log.clock import now_us
+from loom.log.envelope import Origin
+from loom.log.judge import START
+from loom.log.note import Verifier
+from loom.log.proof import Proof
+from loom.log.writer import Writer
+from loom.v1 import common_pb2
+from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.main import SERVICE
+from loomos.loomdb.seal import notarise
+
+pytestmark = [pytest.mark.bus, pytest.mark.db]
+
+
+class Judge:
+    """Stands in for the policies, which have tests of their own: one organisation, or all."""
+
+    view = None
+
+    def __init__(self, *organisations):
+        self.organisations = list(organisations)
+
+    def may(self, principal, action, resource):
+        return Decision(True, ("test",))
+
+    def scope(self, principal, action):
+        return Scope(not self.organisations, self.organisations, [])
+
+    def service_caller(self, name):
+        return Caller(f"service:{name}", "platform", "service", self)
+
+
+def caller(*organisations):
+    return Caller("user:usr-acme-x", "acme", "user", Judge(*organisations))
+
+
+async def tell(shell, request, who):
+    call = Call(
+        caller=who,
+        command_id=uuid.uuid4().hex,
+        issued_at_us=now_us(),
+        correlation_id="reading",
+        causation_id="",
+        traceparent="",
+        after=(),
+        deadline_s=None,
+    )
+    return await asyncio.wait_for(shell.tell(request, call), 20)
+
+
+async def eventually(ask):
+    """The first answer that is not refused and not empty."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(Rejected):
+                if answer := await ask():
+                    return answer
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def shell(fresh_log, fresh_database, settings, tmp_path, monkeypatch):
+    made = Shell(SERVICE, settings("loomdb"))
+    made.authorizer = Judge()
+    made.owner = "test"
+    await made.store.open()
+    await made.store.prepare(SERVICE.schema)
+    tasks = [asyncio.create_task(made.own(0)), asyncio.create_task(notarise(made))]
+    try:
+        serving = asyncio.create_task(made.serving())
+        waiting = [serving, *tasks]
+        done, _ = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {serving}, [task.exception() for task in done]
+        yield made
+    finally:
+        died = [task.exception() for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await made.client.close()
+        await made.store.close()
+    assert died == []
+
+
+def command(organisation, story, cause=""):
+    events = [
+        common_pb2.CommandRefused(shard_id=f"{organisation}", command_type=f"{n}") for n in (1, 2)
+    ]
+    origin = Origin(
+        "/loomos/marketplace", organisation, "user:usr-acme-x", uuid.uuid4().hex, bytes(32),
+        now_us(), now_us(), story, cause,
+    )  # fmt: skip
+    return envelope.draft(events, (1, 2), origin)
+
+
+async def write(bus, topic, commands):
+    async def ignore(_):
+        return None
+
+    writer = Writer(bus, topic, 0, "test", START)
+    await writer.begin(ignore)
+    reading = asyncio.create_task(writer.confirm())
+    appended = writer.append(commands)
+    await writer.send(appended)
+    for one in appended:
+        await asyncio.wait_for(one.confirmed, 10)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await writer.close()
+
+
+async def test_the_audit_trail_is_indexed_proved_and_its_reads_are_recorded(shell, platform):
+    bus = platform.administrator
+    first = command("acme", "story-1")
+    second = command("acme", "story-1", cause=first[1].id)
+    foreign = command("other", "story-2")
+    await write(bus, "loomos.marketplace", [first, second, foreign])
+    acme, everybody = caller("acme"), caller()
+
+    async def listed():
+        request = pb.ListEventsRequest(organisation_id="acme", type_prefix="command.", limit=3)
+        page = await tell(shell, request, acme)
+        return page if len(page.events) == 3 else None
+
+    page = await eventually(listed)
+    assert [event.type for event in page.events] == ["command.refused"] * 3
+    request = pb.ListEventsRequest(
+        organisation_id="acme", type_prefix="command.", cursor=page.next_cursor
+    )
+    rest = await tell(shell, request, acme)
+    assert [event.event_id for event in rest.events] == [second[1].id]
+    assert rest.next_cursor == ""
+    assert rest.events[0].payload["command_type"] == "2"
+
+    story = await tell(
+        shell, pb.GetStoryRequest(organisation_id="acme", correlation_id="story-1"), acme
+    )
+    assert [(entry.depth, entry.event.event_id) for entry in story.entries] == [
+        (0, first[0].id),
+        (0, first[1].id),
+        (1, second[0].id),
+        (1, second[1].id),
+    ]
+    for request in (
+        pb.GetStoryRequest(organisation_id="acme", correlation_id="story-2"),
+        pb.GetEventRequest(organisation_id="acme", event_id=foreign[0].id),
+        pb.GetEventRequest(organisation_id="platform", event_id=foreign[0].id),
+    ):
+        with pytest.raises(Rejected):
+            await tell(shell, request, acme)
+    request = pb.GetEventRequest(organisation_id="platform", event_id=foreign[0].id)
+    assert (await tell(shell, request, everybody)).organisation_id == "other"
+
+    async def proved():
+        request = pb.GetProofRequest(
+            organisation_id="platform", topic="loomos.marketplace", partition=0, offset=2
+        )
+        return await tell(shell, request, everybody)
+
+    found = await eventually(proved)
+    proof = Proof(found.leaf, found.index, tuple(found.path), found.checkpoint)
+    public_key = (shell.settings.credentials / "notary.pub").read_text()
+    leaf, _ = proof.verify(Verifier.parse(public_key))
+    assert (leaf.offset, leaf.kind) == (2, 1)
+
+    async def recorded():
+        request = pb.ListEventsRequest(
+            organisation_id="platform", type_prefix="audit.trail.read", limit=1000
+        )
+        events = (await tell(shell, request, everybody)).events
+        methods = {event.payload["method"] for event in events}
+        return methods >= {"ListEvents", "GetStory", "GetEvent", "GetProof"}
+
+    await eventually(recorded)
