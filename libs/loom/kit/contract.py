@@ -26,6 +26,8 @@ class Hears:
     """Event types listened to; empty means all of them."""
     same_shard: bool = False
     """True where both shard by the same key, so that a shard hears its own namesake only."""
+    shard: Callable[[Recorded], str] | None = None
+    """Names the one shard that an event concerns, founding it; "" or no function: all shards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 1. State changes only by folding a valid record of the own log. Foreign facts enter by
    `inputs.advanced`, whose folding applies exactly the foreign range that it names; the digest of
    the range's last record is compared, so two folds of one log cannot differ in silence.
-2. A foreign event goes to the shard of its own key where the service says `same_shard`, else to
-   every shard; a shard that comes later starts from all that was heard before it.
+2. A foreign event goes to the one shard that it concerns where the service can say which, else to
+   every shard; a shard that comes later starts from all that went to every shard before.
 3. Live decisions, reactors and time travel fold by this one class.
 """
 
@@ -20,7 +20,7 @@ from loom.decider import Recorded
 from loom.kit.contract import Hears, Service
 from loom.log.judge import START, Base, Kind
 from loom.log.reader import LogDiverged, Reader
-from loom.log.topics import Bus
+from loom.log.topics import Bus, partition_of
 from loom.v1 import common_pb2
 
 __all__ = ["Folder", "Heard", "Inputs"]
@@ -129,6 +129,8 @@ class Folder:
     ) -> None:
         """Begin at offset 0, or where `heard` says that each foreign partition was let in to."""
         self.service = service
+        self._partition = partition
+        self._partitions = bus.partitions
         self.states: dict[str, Any] = {}
         self.versions: dict[str, int] = {}
         self.inputs: dict[tuple[str, int], Inputs] = {}
@@ -151,8 +153,8 @@ class Folder:
             self.states[shard] = found
         return found
 
-    async def fold(self, recorded: Recorded) -> list[Recorded]:
-        """Fold one record of the own log; gives the foreign events that it let in."""
+    async def fold(self, recorded: Recorded) -> list[tuple[Recorded, list[str]]]:
+        """Fold a record of the own log; the foreign events that it let in, and to which shards."""
         event = recorded.event
         self.apply(recorded.shard, recorded.stream, recorded.version, event)
         if not isinstance(event, common_pb2.InputsAdvanced):
@@ -163,8 +165,7 @@ class Folder:
             if inputs is None:
                 continue
             for foreign in await inputs.take(moved):
-                self.hear(inputs.hears, foreign)
-                heard.append(foreign)
+                heard.append((foreign, self.hear(inputs.hears, foreign)))
         return heard
 
     def apply(self, shard: str, stream: str, version: int, event: Message) -> None:
@@ -173,14 +174,22 @@ class Folder:
         if not isinstance(event, SHELL_EVENTS):
             self.service.evolve(self.state(shard), event)
 
-    def hear(self, hears: Hears, foreign: Recorded) -> None:
-        """Apply one foreign event to whom it concerns."""
-        if hears.same_shard:
-            self.service.evolve(self.state(foreign.shard), foreign.event)
-            return
-        self.service.evolve(self.template, foreign.event)
-        for shard in sorted(self.states):
-            self.service.evolve(self.states[shard], foreign.event)
+    def hear(self, hears: Hears, foreign: Recorded) -> list[str]:
+        """Apply one foreign event to the shards that it concerns; gives their names."""
+        shard = foreign.shard if hears.same_shard else ""
+        if hears.shard is not None:
+            shard = hears.shard(foreign)
+        if not shard:
+            self.service.evolve(self.template, foreign.event)
+            shards = sorted(self.states)
+        elif partition_of(shard, self._partitions) == self._partition:
+            self.state(shard)
+            shards = [shard]
+        else:
+            shards = []
+        for name in shards:
+            self.service.evolve(self.states[name], foreign.event)
+        return shards
 
     async def stop(self) -> None:
         """Disconnect from the foreign partitions."""

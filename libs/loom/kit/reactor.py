@@ -78,11 +78,12 @@ class Reactor:
                     heard = await folder.fold(recorded)
                     if record.offset < done.offset:
                         continue
-                    for cause in (*heard, recorded):
-                        shard = recorded.shard if cause is recorded else cause.shard
-                        commands = self._reactions(cause, folder, shard)
-                        if commands or self._service.effect is not None:
-                            lanes.setdefault(cause.stream, []).append((cause, commands))
+                    for cause, shards in (*heard, (recorded, [recorded.shard])):
+                        for shard in shards:
+                            commands = self._reactions(cause, folder, shard)
+                            if commands or self._service.effect is not None:
+                                lane = lanes.setdefault(cause.stream, [])
+                                lane.append((cause, commands))
                 if lanes:
                     await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
                 if reader.base.offset > done.offset:
@@ -97,15 +98,21 @@ class Reactor:
             await reader.stop()
 
     def _reactions(self, cause: Recorded, folder: Folder, shard: str) -> list[Command]:
-        if self._service.react is None:
+        """What the shard's view at this event asks for; its records' own name keeps ids apart."""
+        state = folder.states.get(shard)
+        if self._service.react is None or state is None:
             return []
-        return self._service.react(cause, folder.state(shard))
+        found = self._service.react(cause, state)
+        return [
+            command._replace(key=f"{shard}\0{command.key or index}")
+            for index, command in enumerate(found)
+        ]
 
     async def _lane(self, lane: list[tuple[Recorded, list[Command]]]) -> None:
         """One stream's reactions, in order."""
         for cause, commands in lane:
-            for index, command in enumerate(commands):
-                await self._ask(cause, command, index)
+            for command in commands:
+                await self._ask(cause, command)
             if self._service.effect is not None:
                 await self._effect(cause)
 
@@ -121,11 +128,10 @@ class Reactor:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_S_MAX)
         for index, command in enumerate(commands):
-            await self._ask(cause, command, 1000 + index)
+            await self._ask(cause, command._replace(key=f"effect\0{command.key or index}"))
 
-    async def _ask(self, cause: Recorded, command: Command, index: int) -> None:
-        key = command.key or str(index)
-        command_id = derived_id(cause.id, cause.at_us, self._service.name, key)
+    async def _ask(self, cause: Recorded, command: Command) -> None:
+        command_id = derived_id(cause.id, cause.at_us, self._service.name, command.key)
         wait_s = 0.05
         while True:
             try:
