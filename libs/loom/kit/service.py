@@ -304,6 +304,7 @@ async def run(service: Service, settings: Settings) -> None:
         stack.push_async_callback(shell.authorizer.stop)
         stack.push_async_callback(shell.client.close)
         stack.push_async_callback(served.stop)
+        await stack.enter_async_context(observe.MetricsDoor(settings))
         async with asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(shell.own(partition)) for partition in range(settings.partitions)
