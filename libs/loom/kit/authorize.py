@@ -21,7 +21,7 @@ import cedarpy
 import structlog
 
 import loom
-from loom.decider import Position, Resource
+from loom.decider import Position, Resource, shard_of
 from loom.kit import token
 from loom.kit.caller import ANONYMOUS, Caller, Decision, Scope
 from loom.kit.config import Settings
@@ -39,6 +39,8 @@ FIRST_READ_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 CACHED_MAX = 200_000
 SPIFFE = re.compile(r"spiffe://loomos/(service|node)/([a-z0-9](?:[a-z0-9-]{0,118}[a-z0-9])?)")
+ORGANISATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+PROJECT = re.compile(rf"{ORGANISATION.pattern}[.]{ORGANISATION.pattern}")
 CEDAR_KIND = {
     "platform": "Platform",
     "organisation": "Organisation",
@@ -168,20 +170,20 @@ class Decisions:
             return False, ["unknown_principal"]
         if action not in self.policies.actions:
             return False, ["unknown_action"]
-        touched = self._touched(resource)
-        if touched is None:
+        target = touched(resource)
+        if target is None:
             return False, ["unknown_resource"]
         verb = {"type": "Action", "id": action}
         groups = [{"type": "Action", "id": group} for group in self.policies.actions[action]]
-        entities = [touched, {"uid": verb, "attrs": {}, "parents": groups}]
-        if subject["uid"] != touched["uid"]:
+        entities = [target, {"uid": verb, "attrs": {}, "parents": groups}]
+        if subject["uid"] != target["uid"]:
             entities.append(subject)
         else:
-            entities[0] = touched | {"parents": subject["parents"]}
+            entities[0] = subject
         request = {
             "principal": subject["uid"],
             "action": verb,
-            "resource": touched["uid"],
+            "resource": target["uid"],
             "context": {},
         }
         allowed, reasons = self.policies.ask(request, entities)
@@ -194,44 +196,54 @@ class Decisions:
             return {"uid": {"type": "Service", "id": name}, "attrs": {}, "parents": []}
         if kind not in PRINCIPAL_KIND:
             return None
-        entity = self._touched(Resource(kind, name))
-        if entity is not None and kind == "user":
-            held = sorted(self.view.users[name].roles)
-            roles = [{"type": "Role", "id": f"{role}@{scope}"} for role, scope in held]
-            entity = entity | {"parents": roles}
+        known = self.view.users if kind == "user" else self.view.nodes
+        entity = touched(Resource(kind, name))
+        if entity is None or name not in known:
+            return None
+        if kind == "user":
+            account = self.view.users[name]
+            entity["attrs"]["active"] = account.active
+            entity["parents"] = [
+                {"type": "Role", "id": f"{role}@{scope}"} for role, scope in sorted(account.roles)
+            ]
         return entity
 
-    def _touched(self, resource: Resource) -> dict[str, Any] | None:
-        """The resource as an entity: its organisation, and who holds which role over it."""
-        view = self.view
-        attributes: dict[str, Any] = {}
-        kind, name = resource
-        match kind:
-            case "platform":
-                organisation, scopes = PLATFORM, [PLATFORM]
-            case "organisation" if name in view.organisations:
-                organisation, scopes = name, [name, PLATFORM]
-            case "project" if name in view.projects:
-                organisation = view.projects[name]
-                scopes = [name, organisation, PLATFORM]
-            case "user" if name in view.users:
-                organisation = view.users[name].organisation_id
-                scopes = [organisation, PLATFORM]
-                attributes["active"] = view.users[name].active
-            case "node" if name in view.nodes:
-                organisation, scopes = PLATFORM, [PLATFORM]
-            case _:
-                return None
-        holders = {
-            role: [{"__entity": {"type": "Role", "id": f"{role}@{scope}"}} for scope in scopes]
-            for role in ROLES.values()
-        }
-        attributes |= {
-            "organisation": {"__entity": {"type": "Organisation", "id": organisation}},
-            "holders": holders,
-        }
-        uid = {"type": CEDAR_KIND[kind], "id": name}
-        return {"uid": uid, "attrs": attributes, "parents": []}
+
+def touched(resource: Resource) -> dict[str, Any] | None:
+    """The resource as an entity: its organisation, and who holds which role over it.
+
+    Its id alone says where it belongs: whether it is there is for its owner to say, who knows it
+    before this view does.
+    """
+    kind, name = resource
+    match kind:
+        case "platform":
+            organisation, scopes = PLATFORM, [PLATFORM]
+        case "organisation" if ORGANISATION.fullmatch(name):
+            organisation, scopes = name, [name, PLATFORM]
+        case "project" if PROJECT.fullmatch(name):
+            organisation = name.partition(".")[0]
+            scopes = [name, organisation, PLATFORM]
+        case "user" if shard_of(name):
+            organisation = shard_of(name)
+            scopes = [organisation, PLATFORM]
+        case "node" if shard_of(name):
+            organisation, scopes = PLATFORM, [PLATFORM]
+        case _:
+            return None
+    holders = {
+        role: [{"__entity": {"type": "Role", "id": f"{role}@{scope}"}} for scope in scopes]
+        for role in ROLES.values()
+    }
+    attributes: dict[str, Any] = {
+        "organisation": {"__entity": {"type": "Organisation", "id": organisation}},
+        "holders": holders,
+    }
+    if kind == "user":
+        # What counts is whether the one who acts is active; `_subject` writes over it.
+        attributes["active"] = True
+    uid = {"type": CEDAR_KIND[kind], "id": name}
+    return {"uid": uid, "attrs": attributes, "parents": []}
 
 
 class Authorizer:

@@ -30,6 +30,11 @@ __all__ = ["answer", "prepare"]
 
 REFUSAL_GRID_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.25
+NO_ACCOUNT: dict[str, Any] = {
+    "status": pb.USER_STATUS_UNSPECIFIED,
+    "password_hash": None,
+    "password_version": 0,
+}
 M = TypeVar("M", bound=Message)
 ACCOUNT = """
 SELECT users.user_id, users.status, users.locked_until_us, password_hash, password_version
@@ -142,39 +147,40 @@ async def prepare_password(command: pb.SetPasswordRequest, shell: Any) -> pb.Set
 async def prepare_login(command: pb.LoginRequest, shell: Any) -> pb.LoginRequest:
     """Whose password fitted; counts a failure where one did not."""
     started = time.monotonic()
-    row, fitted = await looked_up(command, None, shell)
-    if not fitted:
-        # The account, or its new password, may be on its way to the table.
+    row = await account(command, shell)
+    fitted = await fits(command, row, shell)
+    if not (fitted and is_open(row)):
+        # The account, its new password or its reinstatement may be on the way to the table.
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        row, fitted = await looked_up(command, row, shell)
-    if row is not None and fitted and is_open(row):
+        before, row = row, await account(command, shell)
+        if row["password_version"] != before["password_version"]:
+            fitted = await fits(command, row, shell)
+    if fitted and is_open(row):
         command.user_id = row["user_id"]
         command.verified_version = row["password_version"]
         return command
-    if row is not None and is_open(row):
+    if is_open(row):
         await shell.tell(pb.RecordLoginFailureRequest(user_id=row["user_id"]))
     spent = time.monotonic() - started
     await asyncio.sleep(REFUSAL_GRID_SECONDS - spent % REFUSAL_GRID_SECONDS)
     raise Rejected(Code.UNAUTHENTICATED, LOGIN_REFUSED)
 
 
-async def looked_up(
-    command: pb.LoginRequest, before: dict[str, Any] | None, shell: Any
-) -> tuple[dict[str, Any] | None, bool]:
-    """The account of this name and whether the password fits; a row seen before is not retried."""
+async def account(command: pb.LoginRequest, shell: Any) -> dict[str, Any]:
+    """The account of this name; where there is none, one that nobody can open."""
     async with shell.db() as db:
         cursor = await db.execute(ACCOUNT, (command.organisation_id, command.user_name))
-        row = await cursor.fetchone()
-    versions = [seen["password_version"] for seen in (row, before) if seen is not None]
-    if len(versions) == 2 and versions[0] == versions[1]:
-        return row, False
+        return await cursor.fetchone() or NO_ACCOUNT
+
+
+async def fits(command: pb.LoginRequest, row: dict[str, Any], shell: Any) -> bool:
+    """Whether the password is the account's."""
     key = password.pepper(shell.settings.credentials)
-    fitted = await password.fits(command.password, row["password_hash"] if row else None, key)
-    return row, fitted
+    return await password.fits(command.password, row["password_hash"], key)
 
 
 def is_open(row: dict[str, Any]) -> bool:
-    """True for an account that is neither suspended nor locked."""
+    """True for an account that is there, neither suspended nor locked."""
     return row["status"] == pb.USER_STATUS_ACTIVE and row["locked_until_us"] <= now_us()
 
 

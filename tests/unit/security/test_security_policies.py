@@ -7,7 +7,7 @@ import cedarpy
 import pytest
 
 from loom.decider import Position, Recorded, Resource
-from loom.kit.authorize import Decisions, Policies, policy_folder
+from loom.kit.authorize import Decisions, Policies, policy_folder, touched
 from loom.kit.view import View
 from loom.log.catalogue import contracts
 from loom.v1 import security_pb2 as pb
@@ -99,7 +99,13 @@ def world(*more) -> Decisions:
         ("", "Login", PLATFORM, False),
         ("user:usr-acme-zzzzzzzzzzzzzzzzzzzz", "SubmitJob", VISION, False),
         (f"user:{ROOT}", "NoSuchAction", PLATFORM, False),
-        (f"user:{ROOT}", "SubmitJob", Resource("project", "acme.unknown"), False),
+        (f"user:{ROOT}", "SubmitJob", Resource("project", "acme.new"), True),
+        (f"user:{EVE}", "SubmitJob", Resource("project", "acme.new"), False),
+        (f"user:{BOB}", "SubmitJob", Resource("project", "acme.new"), False),
+        (f"user:{ROOT}", "SubmitJob", Resource("project", "acme"), False),
+        (f"user:{ROOT}", "SubmitJob", Resource("project", "acme.vision\n"), False),
+        (f"user:{ROOT}", "SubmitJob", Resource("project", "acme.vision.x"), False),
+        (f"user:{ROOT}", "SuspendUser", Resource("user", "acme"), False),
         (f"user:{ROOT}", "SubmitJob", Resource("galaxy", "x"), False),
     ],
 )
@@ -204,7 +210,6 @@ def test_the_roles_of_the_rules_are_those_of_the_policies():
 
 def test_entities_are_as_the_schema_says():
     schema = (policy_folder() / "loomos.cedarschema").read_text()
-    decisions = world()
     kinds = [PLATFORM, ACME, VISION, Resource("user", ANN), Resource("node", NODE)]
-    entities = [decisions._touched(resource) for resource in kinds]
+    entities = [touched(resource) for resource in kinds]
     cedarpy.Entities.from_json_str(json.dumps(entities), schema)
