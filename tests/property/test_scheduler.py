@@ -17,6 +17,7 @@ from loomos.scheduler.evolve import evolve
 from loomos.scheduler.state import WAITING, initial
 
 PRIORITIES = list(range(1, 8))
+KINDS = ["submit", "submit", "start", "start", "start", "finish", "ask", "node", "wait"]
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -35,7 +36,7 @@ def step(cluster: Cluster, dice: random.Random) -> None:
     jobs = sorted(cluster.scheduler.jobs)
     held = sorted(cluster.books.holders)
     nodes = sorted(cluster.books.nodes)
-    match dice.choice(["submit", "submit", "start", "finish", "finish", "ask", "node", "wait"]):
+    match dice.choice(KINDS):
         case "submit":
             cluster.submit(
                 spec(
@@ -47,7 +48,8 @@ def step(cluster: Cluster, dice: random.Random) -> None:
                 )
             )
         case "start" if held:
-            cluster.start(dice.choice(held))
+            for job_id in dice.sample(held, min(3, len(held))):
+                cluster.start(job_id)
         case "finish" if held:
             cluster.finish(dice.choice(held), dice.choice([0, 0, 1, 75]))
         case "ask" if jobs:

@@ -96,9 +96,10 @@ def run_round(state: State, context: Context) -> list[Message]:
 def told_first(state: State, found: Round, round_id: str, context: Context) -> list[pb.JobUnplaced]:
     """The reasons of jobs that wait and have not been told before."""
     events: list[pb.JobUnplaced] = []
+    placed = {job.job_id for job, _ in found.placed}
     for job_id in state.fresh:
         group = found.waiting.get(state.jobs[job_id].group_id)
-        if group is None or any(job.job_id == job_id for job, _ in found.placed):
+        if group is None or job_id in placed:
             continue
         if len(events) == UNPLACED_MAX:
             found.truncated = True
@@ -149,17 +150,17 @@ def outcome(state: State, found: Round, round_id: str, context: Context) -> pb.R
 def hold(state: State, at_us: int, extra: Job | None = None) -> Round:
     """Look at the waiting jobs in order; `extra` waits with them, for a dry run."""
     found = Round([open_room(node) for _, node in sorted(state.nodes.items()) if usable(node)])
-    queues = {group_id: [job_id for _, job_id in group] for group_id, group in state.groups.items()}
-    known = state.jobs
+    queues, known = state.groups, state.jobs
     if extra is not None:
-        queues.setdefault(extra.group_id, []).append(extra.job_id)
-        known = {**state.jobs, extra.job_id: extra}
-    heads = [(ORDERING.rank(known[queue[0]]), group_id, 0) for group_id, queue in queues.items()]
+        place = (extra.submitted_at_us, extra.job_id)
+        queues = {**queues, extra.group_id: [*queues.get(extra.group_id, ()), place]}
+        known = {**known, extra.job_id: extra}
+    heads = [(ORDERING.rank(known[queue[0][1]]), group_id, 0) for group_id, queue in queues.items()]
     heapq.heapify(heads)
     while heads:
         _, group_id, index = heapq.heappop(heads)
         queue = queues[group_id]
-        job = known[queue[index]]
+        job = known[queue[index][1]]
         if len(found.placed) >= PLACEMENTS_MAX:
             found.truncated = True
             told = waits(job, len(queue) - index, pb.UNPLACED_REASON_ROUND_FULL, "next round")
@@ -171,7 +172,7 @@ def hold(state: State, at_us: int, extra: Job | None = None) -> Round:
         elif not try_job(job, len(queue) - index, state, found, at_us):
             continue
         if index + 1 < len(queue):
-            heapq.heappush(heads, (ORDERING.rank(known[queue[index + 1]]), group_id, index + 1))
+            heapq.heappush(heads, (ORDERING.rank(known[queue[index + 1][1]]), group_id, index + 1))
     return found
 
 
