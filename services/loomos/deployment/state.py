@@ -81,9 +81,9 @@ class Deployment:
 
 @dataclass(slots=True)
 class State:
-    """One project."""
+    """One project, whose id is the shard."""
 
-    project_id: str
+    shard: str
     models: dict[str, Model] = field(default_factory=dict)
     model_ids: dict[str, str] = field(default_factory=dict)
     """Model name → id."""
@@ -96,7 +96,7 @@ class State:
 
 def initial(shard: str) -> State:
     """A project without models."""
-    return State(project_id=shard)
+    return State(shard=shard)
 
 
 def target(model_id: str, environment: int) -> str:

@@ -209,7 +209,7 @@ def test_unknown_models_versions_and_deployments() -> None:
     assert world.refused(unknown).code == Code.NOT_FOUND
     assert resource(unknown, world.state) is None
     model_id = world.when(register())[0].model_id
-    newer = pb.DeployModelRequest(model_id=model_id, version=2, environment=1)
+    newer = pb.DeployModelRequest(model_id=model_id, version=2)
     assert world.refused(newer).field == "version"
     assert resource(newer, world.state) == Resource("project", PROJECT)
 
@@ -244,7 +244,9 @@ def test_any_story_replays_to_the_same_state_and_projects(steps: list[tuple[int,
             failed(deployment_id, number),
             pb.RollbackDeploymentRequest(deployment_id=deployment_id),
             pb.TerminateDeploymentRequest(deployment_id=deployment_id),
-            pb.DeployModelRequest(model_id=model_id, version=number, environment=2),
+            pb.DeployModelRequest(
+                model_id=model_id, version=number, environment=pb.ENVIRONMENT_PRODUCTION
+            ),
         )[step]
         try:
             world.when(command)

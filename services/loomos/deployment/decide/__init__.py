@@ -37,7 +37,7 @@ def resource(command: Message, state: State) -> Resource | None:
             known = command.deployment_id in state.deployments
         case _:
             known = False
-    return Resource("project", state.project_id) if known else None
+    return Resource("project", state.shard) if known else None
 
 
 def decide(command: Message, state: State, context: Context) -> list[Message]:

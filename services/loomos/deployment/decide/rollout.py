@@ -82,7 +82,7 @@ def described(model: Model, number: int, state: State) -> pb.ModelVersionRegiste
     version = model.versions[number - 1]
     return pb.ModelVersionRegistered(
         model_id=model.id,
-        project_id=state.project_id,
+        project_id=state.shard,
         model_name=model.name,
         version=number,
         plugin=version.plugin,
