@@ -85,6 +85,8 @@ def world(*more) -> Decisions:
         (f"user:{BOB}", "DeployModel", VISION, False),
         (f"user:{BOB}", "CreateApiKey", Resource("user", BOB), True),
         (f"user:{BOB}", "SetPassword", Resource("user", ANN), False),
+        (f"user:{ROOT}", "PublishPrice", ACME, True),
+        (f"user:{ANN}", "PublishPrice", ACME, False),
         (f"user:{EVE}", "GetJob", VISION, False),
         (f"user:{EVE}", "See", VISION, False),
         (f"user:{EVE}", "SuspendUser", Resource("user", ANN), False),
