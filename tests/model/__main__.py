@@ -5,7 +5,7 @@ import sys
 import time
 
 from tests.model.explore import explore, walk
-from tests.model.scenario import LONG, SCENARIOS
+from tests.model.scenario import LONG, SCENARIOS, WIDE
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     found = walk(LONG, options.seed, options.steps)
     print(f"seed {options.seed}: {found}  [{time.monotonic() - begun:.0f} s]", flush=True)
     broken = bool(found.violation)
-    for name, scenario in SCENARIOS.items() if options.whole else ():
+    for name, scenario in (SCENARIOS | WIDE).items() if options.whole else ():
         found = explore(scenario, states_max=20_000_000)
         print(f"{name}: {found}", flush=True)
         broken = broken or bool(found.violation)

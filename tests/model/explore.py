@@ -5,7 +5,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from tests.model.judging import Verdicts
+from tests.model.judging import OPEN, Verdicts
 from tests.model.log import Log
 from tests.model.promises import at_rest, check
 from tests.model.scenario import Scenario
@@ -36,15 +36,13 @@ class Found(NamedTuple):
         return f"{self.violation} (after {self.states} states):\n  " + "\n  ".join(self.trace)
 
 
-def setup_of(scenario: Scenario, without: frozenset[str] = frozenset()) -> Setup:
+def setup_of(scenario: Scenario, without: frozenset[str]) -> Setup:
     """A scenario with its log; clauses named in `without` are taken out."""
     strict = not (scenario.intruded or scenario.altered)
     return Setup(scenario, without, Log(Verdicts(without), strict=strict))
 
 
-def explore(
-    scenario: Scenario, without: frozenset[str] = frozenset(), states_max: int = 400_000
-) -> Found:
+def explore(scenario: Scenario, without: frozenset[str] = OPEN, states_max: int = 400_000) -> Found:
     """Every state of the scenario, nearest first, up to the first violation."""
     setup = setup_of(scenario, without)
     start = first_world(scenario)
@@ -75,9 +73,7 @@ def explore(
     return Found(len(parents), len(setup.log.nodes))
 
 
-def walk(
-    scenario: Scenario, seed: int, steps_max: int, without: frozenset[str] = frozenset()
-) -> Found:
+def walk(scenario: Scenario, seed: int, steps_max: int, without: frozenset[str] = OPEN) -> Found:
     """Random walks from the beginning to rest, again and again, `steps_max` steps in all."""
     chance = random.Random(seed)
     setup = setup_of(scenario, without)

@@ -11,11 +11,21 @@ from loom.log.judge import HEADER, ZERO_DIGEST, Judge, Kind, Stamp, digest
 if TYPE_CHECKING:
     from tests.model.log import Record
 
-__all__ = ["JUDGE_CLAUSES", "START", "Tip", "Verdicts"]
+__all__ = ["JUDGE_CLAUSES", "OPEN", "START", "Tip", "Verdicts"]
 
 JUDGE_CLAUSES = frozenset(
-    {"marker_epoch", "record_epoch", "record_claim", "record_number", "record_digest"}
+    {
+        "chained_claims",
+        "marker_epoch",
+        "record_epoch",
+        "record_claim",
+        "record_number",
+        "record_digest",
+    }
 )
+
+OPEN = frozenset({"chained_claims"})
+"""Clauses that were found and are not in the production judge yet (ADR 0003)."""
 
 
 class Tip(NamedTuple):
@@ -35,15 +45,19 @@ class Verdicts:
 
     def __init__(self, without: frozenset[str]) -> None:
         self.without = without & JUDGE_CLAUSES
+        self._judge = self._production if self.without == OPEN else self._weakened
         self.digests: list[bytes] = []
+        self.chained: dict[tuple[int, int], int] = {}
+        """What the first record of a claim names: its marker, and the valid record before that."""
+        self.chain_digests = [ZERO_DIGEST]
 
     def admit(self, tip: Tip, record: "Record", identity: int) -> tuple[bool, Tip]:
         """Whether the record is valid after this tip, and the tip after it."""
-        valid = self._weakened(tip, record) if self.without else self._production(tip, record)
+        valid = self._judge(tip, record)
         if not valid:
             return False, tip
         if record.marker:
-            return True, Tip(record.epoch, record.claim, 0, identity)
+            return True, Tip(record.epoch, record.claim, 0, self._chain(identity, tip.digest))
         return True, Tip(tip.epoch, tip.claim, record.number, identity)
 
     def stored(self, record: "Record") -> tuple[bytes, list[tuple[str, bytes]], bytes]:
@@ -60,8 +74,19 @@ class Verdicts:
         """Note the digest of the next record of the table."""
         self.digests.append(digest(*self.stored(record)))
 
+    def _chain(self, marker: int, before: int) -> int:
+        if "chained_claims" in self.without:
+            return marker
+        known = self.chained.get((marker, before))
+        if known is None:
+            both = self.digests[marker] + self._digest(before)
+            self.chain_digests.append(hashlib.sha256(both).digest())
+            known = self.chained[marker, before] = -len(self.chain_digests)
+        return known
+
     def _digest(self, identity: int) -> bytes:
-        return self.digests[identity] if identity >= 0 else ZERO_DIGEST
+        """Of a record by its number; numbers below 0 stand for chains, -1 for the beginning."""
+        return self.digests[identity] if identity >= 0 else self.chain_digests[-identity - 1]
 
     def _production(self, tip: Tip, record: "Record") -> bool:
         judge = Judge()

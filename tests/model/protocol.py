@@ -153,7 +153,7 @@ def _read_claiming(setup: Setup, world: World, index: int, node: Node, record: R
     writer = world.writers[index]
     own = record.marker and node.record == writer.before
     if node.valid and own:
-        served = writer._replace(phase=SERVING, since=0)
+        served = writer._replace(phase=SERVING, since=0, before=node.tip.digest)
         return world.with_writer(index, served)._replace(lease=record.epoch)
     if own and node.tip == setup.log.nodes[writer.since].tip:
         raise Violation("a marker is void though no rival came first")
