@@ -3,7 +3,7 @@
 1. Orders follow the log, read in order by one task: a session's tokens only grow.
 2. A session gets orders from its own NodeConnected on; what came before stands in that event.
 3. A node is reported lost when neither its session nor, after a start, this process has heard of it
-   for a lease; only the owner of the shard reports.
+   for a lease; only the owner of the shard reports. A lost node's session ends: it must come anew.
 """
 
 import asyncio
@@ -109,6 +109,9 @@ class Sessions:
                 self._connected(event, token)
             case pb.NodeLost() as event:
                 self.leases.pop(event.node_id, None)
+                session = self.live.get(event.node_id)
+                if session is not None and session.session_id == event.session_id:
+                    session.close()
             case pb.AllocationGranted() as event:
                 start = pb.StartRun(
                     allocation_id=event.allocation_id, run=event.run, gpu_uuids=event.gpu_uuids

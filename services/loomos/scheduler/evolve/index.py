@@ -35,6 +35,8 @@ def enter(state: State, job: Job) -> None:
     """Put a job into the indexes that its fields call for."""
     if job.status in WAITING:
         insort(state.groups.setdefault(job.group_id, []), (job.submitted_at_us, job.job_id))
+        # The next round tells the group's reason anew: the one who came has not been told.
+        state.group_reasons.pop(job.group_id, None)
         state.dirty = True
     job.mark = hashed(
         (
