@@ -46,9 +46,8 @@ def cache_folder() -> Path:
 
 
 def lock_file() -> Path:
-    """The committed lock: in the repository, or beside this module in a wheel."""
-    beside = Path(__file__).with_name("kafka.lock")
-    return beside if beside.exists() else Path(__file__).parents[3] / "kafka.lock"
+    """The committed lock; beside this module stands a link to it, which a wheel resolves."""
+    return Path(__file__).with_name("kafka.lock")
 
 
 def lock_digest() -> str:

@@ -81,6 +81,9 @@ def application(
         topic_partitions=settings.partitions,
         topic_replication_factor=1,
         broker_commit_interval=5.0,
+        # A killed process's place in the group is given away after this long, not after a minute.
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=3.0,
     )
     source = app.topic(TELEMETRY_TOPIC, key_serializer="raw", value_serializer="raw")
     table: Any = app.Table("gpu", default=dict, partitions=settings.partitions)
