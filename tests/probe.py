@@ -90,6 +90,7 @@ class Doors:
         self.told: list[tuple[Message, Any]] = []
         self.asked: list[tuple[str, Message, Any]] = []
         self.failures: list[Exception] = []
+        self.refused: list[tuple[str, Exception]] = []
 
     async def tell(self, request: Message, call: Any) -> Message:
         self.told.append((request, call))
@@ -102,6 +103,9 @@ class Doors:
             command_id=call.command_id,
             correlation_id=call.correlation_id,
         )
+
+    async def refuse(self, route: Any, data: bytes, failure: Exception, call: Any) -> None:
+        self.refused.append((route.method, failure))
 
     async def ask(self, method: str, request: Any, call: Any) -> Message:
         self.asked.append((method, request, call))

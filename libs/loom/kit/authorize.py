@@ -137,13 +137,17 @@ class Decisions:
         if account is None:
             return Scope(False, [], [])
         own = account.organisation_id
-        organisations = [own] if self._sees(principal, action, "organisation", own) else []
+        inside = sorted(name for name, owner in view.projects.items() if owner == own)
+        if self._sees(principal, action, "organisation", own):
+            return Scope(False, [own], inside)
+        # What a role opens above, it opens below: only projects with a grant of their own are left.
+        granted = {scope for _, scope in account.roles}
         projects = [
-            project
-            for project, organisation in sorted(view.projects.items())
-            if organisation == own and self._sees(principal, action, "project", project)
+            name
+            for name in inside
+            if name in granted and self._sees(principal, action, "project", name)
         ]
-        return Scope(False, organisations, projects)
+        return Scope(False, [], projects)
 
     def position(self) -> str:
         """How much of security's log the view has folded."""

@@ -186,6 +186,8 @@ class Desk:
             entry.causation_id,
         )
         try:
+            if entry.refusal is not None:
+                raise entry.refusal
             self._authorise(entry, state)
             self._expect(entry)
             events = list(self.service.decide(request, state, context))

@@ -42,6 +42,8 @@ class Entry:
     expected: dict[str, int]
     """Versions of streams that the caller saw."""
     answer: asyncio.Future[Answer]
+    refusal: Rejected | None = None
+    """Set where the door refused it already, so that only the record of it is wanted."""
 
 
 def finish(answer: Answer, drafts: list[Draft], position: Position) -> None:

@@ -66,6 +66,10 @@ class Doors(Protocol):
         """Decide a command; answers when its record has been read back."""
         ...
 
+    async def refuse(self, route: Route, data: bytes, failure: Failure, call: Call) -> None:
+        """Leave a record of a command that the door refused; may raise another Failure instead."""
+        ...
+
     async def ask(self, method: str, request: Message, call: Call) -> Message:
         """Answer a query."""
         ...
@@ -168,7 +172,12 @@ class Door:
 
     async def one(self, route: Route, data: bytes, call: Call) -> bytes:
         """Answer one request."""
-        request = parse(route.request, data)
+        try:
+            request = parse(route.request, data)
+        except Failure as failure:
+            if not route.query:
+                await self.doors.refuse(route, data, failure, call)
+            raise
         left = CALL_SECONDS_MAX if call.deadline_s is None else call.deadline_s
         async with asyncio.timeout(min(left, CALL_SECONDS_MAX)):
             if route.query:

@@ -20,7 +20,7 @@ import psycopg
 import structlog
 from google.protobuf.message import Message
 
-from loom.decider import Position, Recorded
+from loom.decider import Position, Recorded, Rejected
 from loom.kit import observe
 from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
@@ -105,6 +105,28 @@ class Shell:
             return receipt
         assert self.service.door is not None
         return await self.service.door.answer(request, receipt, call.caller, self)
+
+    async def refuse(self, route: Route, data: bytes, failure: Failure, call: Call) -> None:
+        """Record an invalid command of a known caller on a partition of this instance."""
+        commanders = [one for one in self._commanders.values() if one.serving.is_set()]
+        if not call.caller.principal or not commanders:
+            return
+        entry = Entry(
+            request=route.request(),
+            caller=call.caller,
+            shard=f"partition-{commanders[0].partition}",
+            action=route.method,
+            command_id=call.command_id,
+            digest=hashlib.sha256(data).digest(),
+            issued_at_us=min(call.issued_at_us, now_us()),
+            correlation_id=call.correlation_id,
+            causation_id=call.causation_id,
+            traceparent=call.traceparent,
+            expected={},
+            answer=asyncio.get_running_loop().create_future(),
+            refusal=Rejected(failure.code, failure.message, failure.field),
+        )
+        await commanders[0].submit(entry)
 
     async def ask(self, method: str, request: Message, call: Call) -> Message:
         """Answer a query from the read models, after they have reached `call.after`."""

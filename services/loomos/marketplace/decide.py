@@ -1,16 +1,14 @@
 """Every rule of the marketplace: agreeing prices, recording usage once, telling of budgets."""
 
-from datetime import UTC, datetime, timedelta
-
 from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected, Resource
 from loom.v1 import common_pb2
 from loom.v1 import marketplace_pb2 as pb
 from loomos.marketplace.prices import LIST_VERSION, cost_lines, total
-from loomos.marketplace.state import State, exhausted_at_us, spent
+from loomos.marketplace.state import State, exhausted_at_us, month_of, spent
 
-__all__ = ["decide", "month_of", "resource"]
+__all__ = ["decide", "resource"]
 
 THRESHOLDS_PERCENT = (50, 80, 100)
 
@@ -143,9 +141,3 @@ def tick(state: State, context: Context) -> list[Message]:
                 )
             )
     return events
-
-
-def month_of(at_us: int) -> str:
-    """The calendar month in UTC, `2026-11`."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
-    return f"{moment.year:04}-{moment.month:02}"

@@ -4,8 +4,7 @@ from google.protobuf.message import Message
 
 from loom.v1 import marketplace_pb2 as pb
 from loom.v1 import resource_manager_pb2 as rm
-from loomos.marketplace.decide import month_of
-from loomos.marketplace.state import Budget, Meter, State, organisation_of
+from loomos.marketplace.state import Budget, Meter, State, month_of, organisation_of
 
 __all__ = ["evolve"]
 

@@ -2,7 +2,7 @@
 
 from loom.decider import Recorded, Statement
 from loom.v1 import marketplace_pb2 as pb
-from loomos.marketplace.decide import month_of
+from loomos.marketplace.state import month_of
 
 __all__ = ["project"]
 

@@ -7,8 +7,8 @@ from loom.decider import Code, Rejected, Resource
 from loom.kit.caller import Caller
 from loom.store import Connection
 from loom.v1 import marketplace_pb2 as pb
-from loomos.marketplace.decide import month_of
 from loomos.marketplace.prices import LIST, LIST_VERSION, cost_lines, total
+from loomos.marketplace.state import month_of
 
 __all__ = ["estimate_cost", "get_budget", "get_job_cost", "list_prices", "list_usage"]
 

@@ -8,11 +8,12 @@ Prices and budgets are the latest event of each; spending is kept for the curren
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from loom.v1 import common_pb2
 from loomos.marketplace.prices import cost_lines, total
 
-__all__ = ["Budget", "Meter", "State", "due", "initial", "organisation_of", "spent"]
+__all__ = ["Budget", "Meter", "State", "due", "initial", "month_of", "organisation_of", "spent"]
 
 
 @dataclass(slots=True)
@@ -100,3 +101,9 @@ def exhausted_at_us(state: State, meter: Meter) -> int | None:
         return None
     seconds = max(0, -(-left * 3600 // hour)) + 1
     return meter.started_at_us + seconds * 1_000_000
+
+
+def month_of(at_us: int) -> str:
+    """The calendar month in UTC, `2026-11`."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+    return f"{moment.year:04}-{moment.month:02}"

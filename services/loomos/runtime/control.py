@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 
 from loom.kit.call import Call
 from loom.kit.errors import Failure
+from loom.kit.routes import Route
 from loom.v1 import deployment_pb2, runtime_pb2
 from loomos.runtime.models import Models, Served, served_name
 
@@ -34,6 +35,9 @@ class Control:
                 return runtime_pb2.UnloadModelResponse()
             case _:
                 raise Failure("UNIMPLEMENTED", f"{request.DESCRIPTOR.name} is no order")
+
+    async def refuse(self, route: Route, data: bytes, failure: Failure, call: Call) -> None:
+        """An edge has no log of its own; the one caller that there is records its failures."""
 
     async def ask(self, method: str, request: Message, call: Call) -> Message:
         """What is served."""
