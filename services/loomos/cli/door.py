@@ -1,0 +1,377 @@
+"""The gateway's REST door as a synchronous client, for the command line and what builds on it.
+
+1. A secret comes from LOOMOS_API_KEY or a profile file of mode 0600, never from a command line.
+2. The gateway is trusted by the platform's own certificate authority, never by default.
+3. Each command has an id: when the outcome is unknown, it is asked again under the same one.
+4. Who wrote reads it: the position of the last command of a service goes along with each query of
+   that service, in this process and, for a minute, in the profile's next one.
+"""
+
+import json
+import os
+import re
+import ssl
+import stat
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from loom.decider import shard_of
+from loom.kit.config import Settings, supervised
+
+__all__ = ["Door", "Profile", "Refused", "profiles", "segment"]
+
+TIMEOUT_S = 35.0
+AGAIN_WITHIN_S = 30.0
+AGAIN_AFTER_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+REMEMBERED_S = 60.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,126}")
+KEY = re.compile(r"lk_(key-[a-z0-9-]{1,32}-[a-z2-7]{20})_[A-Za-z0-9_-]{20,128}")
+
+
+class Refused(Exception):
+    """A call that did not succeed: what was wrong, and what to do."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        fields: tuple[Mapping[str, str], ...] = (),
+        correlation_id: str = "",
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        """HTTP status; 0 where no gateway answered."""
+        self.code = code
+        """gRPC status name, e.g. `NOT_FOUND`."""
+        self.detail = detail
+        self.fields = fields
+        """For each broken field: `field`, `description`, `rule`."""
+        self.correlation_id = correlation_id
+
+    def __str__(self) -> str:
+        broken = "; ".join(f"{one['field']}: {one['description']}" for one in self.fields)
+        return broken or self.detail
+
+
+class Profile:
+    """One identity's API key on this machine, and what it last wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+
+    @classmethod
+    def named(cls, home: Path, name: str) -> Self:
+        """The profile of this name, whether or not it is there."""
+        if not NAME.fullmatch(name):
+            raise Refused(
+                0, "INVALID_ARGUMENT", f"profile is {name!r}: want letters, digits or . _ @ + -"
+            )
+        return cls(home / "profiles" / f"{name}.key")
+
+    def key(self) -> str:
+        """The API key; Refused where the file is missing or others may read it."""
+        try:
+            mode = self.path.stat().st_mode
+            text = self.path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refused(
+                0, "UNAUTHENTICATED", f"profile {self.name!r} cannot be read ({error}): log in"
+            ) from error
+        if stat.S_IMODE(mode) & 0o077:
+            raise Refused(
+                0, "UNAUTHENTICATED", f"others may read {self.path}: chmod 600 it and renew the key"
+            )
+        return text
+
+    def save(self, key: str) -> None:
+        """Keep an API key, readable by its owner only."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        scratch.unlink(missing_ok=True)
+        with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(key + "\n")
+        scratch.replace(self.path)
+
+    def positions(self) -> dict[str, str]:
+        """The last positions written under this profile, while they may still matter."""
+        path = self.path.with_suffix(".positions")
+        try:
+            if time.time() - path.stat().st_mtime > REMEMBERED_S:
+                return {}
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def remember(self, positions: Mapping[str, str]) -> None:
+        """Keep the last positions; without them a query is at worst a moment behind."""
+        path = self.path.with_suffix(".positions")
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            scratch.write_text(json.dumps(positions))
+            scratch.replace(path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+
+
+class Door:
+    """Calls the gateway in one identity's name, or in nobody's."""
+
+    def __init__(
+        self,
+        gateway: str,
+        ca: Path,
+        *,
+        key: str = "",
+        bearer: str = "",
+        profile: Profile | None = None,
+    ) -> None:
+        self.gateway = gateway.rstrip("/")
+        self.ca = ca
+        self.key = key
+        self.profile = profile
+        self.written = profile.positions() if profile else {}
+        headers = {"X-API-Key": key} if key else {}
+        if bearer:
+            headers = {"Authorization": f"Bearer {bearer}"}
+        self.client = httpx.Client(
+            base_url=self.gateway,
+            verify=trust(ca),
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            headers=headers,
+        )
+
+    @classmethod
+    def open(cls, profile: str = "", environ: Mapping[str, str] = os.environ) -> Self:
+        """The door with the credentials that LOOMOS_API_KEY, a profile or LOOMOS_PROFILE give."""
+        home = Settings.load("cli", environ).home
+        name = profile or environ.get("LOOMOS_PROFILE", "")
+        if not name and (key := environ.get("LOOMOS_API_KEY", "")):
+            return cls(*place(home, environ), key=key)
+        chosen = Profile.named(home, name) if name else only(home)
+        return cls(*place(home, environ), key=chosen.key(), profile=chosen)
+
+    @classmethod
+    def nobody(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The door without credentials, for enrolment and login."""
+        return cls(*place(Settings.load("cli", environ).home, environ))
+
+    def bearing(self, token: str) -> "Door":
+        """The same gateway in the name of a short token."""
+        other = Door(self.gateway, self.ca, bearer=token)
+        other.written = self.written
+        return other
+
+    @property
+    def organisation_id(self) -> str:
+        """The organisation of the API key's owner; "" for a bearer token."""
+        form = KEY.fullmatch(self.key)
+        return shard_of(form.group(1)) if form else ""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+    ) -> dict[str, Any]:
+        """The answer's JSON object; raises Refused."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        if method == "GET":
+            headers = self.after(path)
+        give_up = time.monotonic() + AGAIN_WITHIN_S
+        pauses = iter(AGAIN_AFTER_S)
+        while True:
+            try:
+                response = self.send(method, path, body, params, headers)
+                self.note(response)
+                return content_of(response)
+            except Refused as refused:
+                pause = next(pauses, AGAIN_AFTER_S[-1])
+                if refused.code not in OUTCOME_UNKNOWN or time.monotonic() + pause > give_up:
+                    raise
+                time.sleep(pause)
+
+    def lines(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Each message of a streaming answer as it comes; raises Refused."""
+        headers = {"Accept": "application/x-ndjson"} | self.after(path)
+        try:
+            with self.client.stream(
+                "GET",
+                path,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(TIMEOUT_S, read=None),
+            ) as response:
+                if response.status_code >= httpx.codes.BAD_REQUEST:
+                    response.read()
+                    raise refused_in(response)
+                for line in filter(None, response.iter_lines()):
+                    message = json.loads(line)
+                    if set(message) == {"error"}:
+                        raise refused_by(message["error"], response.status_code)
+                    yield message
+        except (httpx.HTTPError, OSError) as error:
+            raise self.silent(error) from error
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        """One attempt."""
+        try:
+            response = self.client.request(
+                method, path, json=body, params=params, headers=dict(headers)
+            )
+        except (httpx.HTTPError, OSError) as error:
+            raise self.silent(error) from error
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            raise refused_in(response)
+        return response
+
+    def silent(self, error: Exception) -> Refused:
+        """What to say where the gateway does not answer."""
+        told = f"the gateway {self.gateway} does not answer ({error}): is the platform up?"
+        return Refused(0, "UNAVAILABLE", told)
+
+    def note(self, response: httpx.Response) -> None:
+        """Remember where a command's record stands."""
+        for position in filter(None, response.headers.get("x-loomos-position", "").split(",")):
+            topic, partition, rest = position.split(":", 2)
+            self.written[f"{topic}:{partition}"] = rest
+            if self.profile:
+                self.profile.remember(self.written)
+
+    def after(self, path: str) -> dict[str, str]:
+        """The header that makes a query wait for what this identity wrote to the same service."""
+        if not self.written:
+            return {}
+        topic = f"loomos.{service_at(path)}"
+        seen = [f"{at}:{rest}" for at, rest in self.written.items() if at.startswith(f"{topic}:")]
+        return {"X-Loomos-After": ",".join(seen)} if seen else {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def segment(value: str) -> str:
+    """A value as one segment of a path."""
+    return quote(value, safe="")
+
+
+def profiles(home: Path) -> list[Profile]:
+    """All profiles of a home, sorted by name."""
+    return [Profile(path) for path in sorted((home / "profiles").glob("*.key"))]
+
+
+def only(home: Path) -> Profile:
+    """The one profile of a home; Refused where there is none or a choice."""
+    found = profiles(home)
+    if len(found) == 1:
+        return found[0]
+    told = "you are not logged in: `loomos enrol`, `loomos login`, or set LOOMOS_API_KEY"
+    if found:
+        names = ", ".join(one.name for one in found)
+        told = f"there are {len(found)} profiles: choose with LOOMOS_PROFILE ({names})"
+    raise Refused(0, "UNAUTHENTICATED", told)
+
+
+def place(home: Path, environ: Mapping[str, str]) -> tuple[str, Path]:
+    """The gateway's address and the authority to trust for it."""
+    gateway, ca = environ.get("LOOMOS_GATEWAY", ""), environ.get("LOOMOS_CA", "")
+    if not gateway or not ca:
+        state = supervised(home)
+        gateway, ca = gateway or state.get("gateway", ""), ca or state.get("ca", "")
+    if not gateway or not ca:
+        told = f"no gateway runs in {home}: `loomos up`, or set LOOMOS_GATEWAY and LOOMOS_CA"
+        raise Refused(0, "UNAVAILABLE", told)
+    if not gateway.startswith("https://"):
+        raise Refused(0, "INVALID_ARGUMENT", f"LOOMOS_GATEWAY is {gateway!r}: want https://…")
+    return gateway, Path(ca)
+
+
+def trust(ca: Path) -> ssl.SSLContext:
+    """TLS that believes this authority and no other."""
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except OSError as error:
+        told = f"LOOMOS_CA: {ca} is no certificate authority ({error})"
+        raise Refused(0, "INVALID_ARGUMENT", told) from error
+
+
+def content_of(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; empty where it has no content."""
+    if not response.content:
+        return {}
+    try:
+        content = response.json()
+    except ValueError as error:
+        told = f"{response.url} answered {response.status_code} without JSON"
+        raise Refused(response.status_code, "UNKNOWN", told) from error
+    return content if isinstance(content, dict) else {"value": content}
+
+
+def refused_in(response: httpx.Response) -> Refused:
+    """The refusal that an answer is."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {"detail": f"{response.url} answered {response.status_code} without a reason"}
+    return refused_by(problem, response.status_code)
+
+
+def refused_by(problem: Mapping[str, Any], status: int) -> Refused:
+    """The refusal that a problem document tells."""
+    return Refused(
+        int(problem.get("status", status)),
+        str(problem.get("code", "UNKNOWN")),
+        str(problem.get("detail", "no reason given")),
+        tuple(problem.get("fields", ())),
+        str(problem.get("correlation_id", "")),
+    )
+
+
+def service_at(path: str) -> str:
+    """The service that answers queries at a path, as the contracts declare; "" for none."""
+    # Slow to import, and only needed by who has written something.
+    from loom.kit.descriptors import contract_of, http_rule
+    from loom.log.catalogue import contracts
+
+    asked = path.strip("/").split("/")
+    found: list[tuple[int, str]] = []
+    for file in contracts():
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                rule = http_rule(method)
+                declared = rule.get.strip("/").split("/") if rule is not None and rule.get else []
+                if len(declared) == len(asked) and all(
+                    want[:1] == "{" or want == have
+                    for want, have in zip(declared, asked, strict=True)
+                ):
+                    literal = sum(want[:1] != "{" for want in declared)
+                    found.append((literal, contract_of(service).name))
+    return max(found)[1] if found else ""
