@@ -23,10 +23,10 @@ import pytest
 import pytest_socket
 from aiokafka.admin import AIOKafkaAdminClient
 
+from loom.kit.authority import Authority, write_secret
 from loom.kit.config import Settings
 from loom.log import topics
 from loomos.embedded import postgres as postgres_module
-from loom.kit.authority import Authority, write_secret
 from loomos.embedded.home import Home
 from loomos.embedded.services import ALL
 from loomos.embedded.stores import Stores
@@ -93,14 +93,13 @@ class Platform:
 def platform() -> Iterator[Platform]:
     """Both stores with every service's users, roles, rights and topics."""
     folder = Path(tempfile.mkdtemp(prefix="loomos-test-"))
-    environ = {}
-    if given := os.environ.get("LOOMOS_TEST_KAFKA"):
-        environ["LOOMOS_KAFKA"] = given
-        admin = folder / "credentials" / "admin"
-    if given_postgres := os.environ.get("LOOMOS_TEST_POSTGRES"):
-        environ["LOOMOS_POSTGRES"] = given_postgres
+    environ = {
+        f"LOOMOS_{name}": given
+        for name in ("KAFKA", "POSTGRES")
+        if (given := os.environ.get(f"LOOMOS_TEST_{name}"))
+    }
     home = Home.open(folder)
-    if given:
+    if "LOOMOS_KAFKA" in environ:
         admin = home.credentials / "admin"
         admin.mkdir(mode=0o700)
         password = os.environ["LOOMOS_TEST_KAFKA_PASSWORD"]
