@@ -21,6 +21,8 @@ from typing import Any
 from loom.kit.authority import write_secret
 from loom.kit.config import InvalidSetting, Settings, default_home
 from loomos.embedded.children import Child, Children
+from loomos.embedded.enrolment import mint
+from loomos.embedded.enrolment import offered
 from loomos.embedded.health import until_healthy
 from loomos.embedded.home import Home
 from loomos.embedded.logs import cap
@@ -59,6 +61,7 @@ class Supervisor:
         self.children = Children(home.logs / "zygote.log", self.note_state)
         self.ports = home.ports([name for one in self.services for name in port_names(one)])
         self.stopping = asyncio.Event()
+        self.enrolment = ""
 
     def start_stores(self) -> None:
         """Start Kafka and Postgres and make in them what services need."""
@@ -70,7 +73,10 @@ class Supervisor:
         self.stores.wait()
         self.say("stores", "users, rights and topics")
         self.stores.provision((*self.services, SUPERVISOR))
+        if "security" in self.services and (token := mint(self.home)):
+            self.say("enrolment", f"token of the first administrator: {token}")
         self.say("stores", "healthy")
+        self.enrolment = offered(self.home) if "security" in self.services else ""
 
     async def run(self) -> None:
         """Run the services until told to stop."""
@@ -128,6 +134,8 @@ class Supervisor:
                     )
                     line = f"{child.service} {why}: {tail(child.log)} (see {child.log})"
                     raise Unusable(line)
+        if self.enrolment:
+            self.say("enrolment", self.enrolment)
         self.say("up", "healthy")
         for child in keeping:
             tasks.create_task(self.later_health(child))

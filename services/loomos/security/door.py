@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from loom.decider import Code, Position, Rejected
-from loom.kit.authority import LEAF_LIFE, Authority, key_of_request
+from loom.kit.authority import LEAF_LIFE, Authority, key_of_request, write_secret
 from loom.kit.caller import Caller
 from loom.kit.token import TOKEN_LIFE_SECONDS, Claims, mint
 from loom.v1 import security_pb2 as pb
@@ -74,6 +74,12 @@ async def prepare(command: Message, caller: Caller, shell: Any) -> Message:
 async def answer(command: Message, receipt: Receipt, caller: Caller, shell: Any) -> Message:
     """What goes back beside the receipt: a token, or a certificate."""
     match command:
+        case pb.CreateFirstAdminRequest():
+            note_enrolled(shell.settings.credentials)
+            return receipt
+        case pb.CreateFirstAdminRequest():
+            enrolled(shell.settings)
+            return receipt
         case pb.LoginRequest():
             return await token(command.user_id, "", receipt, shell)
         case pb.IssueTokenRequest():
@@ -101,12 +107,10 @@ async def prepare_first_admin(
     try:
         enrolment = json.loads((shell.settings.credentials / "enrolment.json").read_bytes())
     except FileNotFoundError:
-        enrolment = {"sha256": "", "expires_at_us": 0}
+        enrolment = {}
     given = sha256(command.token)
-    if (
-        not hmac.compare_digest(given.hex(), str(enrolment["sha256"]))
-        or enrolment["expires_at_us"] <= now_us()
-    ):
+    expected, expires_at_us = enrolment.get("sha256", ""), enrolment.get("expires_at_us", 0)
+    if not hmac.compare_digest(given.hex(), expected) or expires_at_us <= now_us():
         raise Rejected(
             Code.UNAUTHENTICATED,
             "the enrolment token is wrong, used or past its end: start the platform again for a "
@@ -117,6 +121,20 @@ async def prepare_first_admin(
     key = password.pepper(shell.settings.credentials)
     command.password_hash = await password.hashed(command.password, key)
     return command
+
+
+def enrolled(settings: Any) -> None:
+    """Note that the enrolment token was used, so that no start offers another."""
+    path = settings.credentials / "enrolment.json"
+    if path.exists():
+        write_secret(path, json.dumps(json.loads(path.read_bytes()) | {"used": True}))
+    (settings.home / "enrolment.token").unlink(missing_ok=True)
+
+
+def note_enrolled(credentials: Path) -> None:
+    """Let the next start mint no further token; the same command may still be repeated."""
+    path = credentials / "enrolment.json"
+    write_secret(path, json.dumps(json.loads(path.read_bytes()) | {"used": True}))
 
 
 async def prepare_user(command: pb.CreateUserRequest, shell: Any) -> pb.CreateUserRequest:
