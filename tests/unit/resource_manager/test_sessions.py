@@ -2,12 +2,15 @@
 
 import asyncio
 
+import pytest
 from cluster import Cluster, node, spec
 from google.protobuf.message import Message
 
-from loom.decider import Position, Recorded
+from loom.decider import Position, Recorded, Rejected
+from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as pb
+from loomos.resource_manager.stream.session import check_log
 from loomos.resource_manager.stream.sessions import CHUNKS_MAX, Session, Sessions
 
 A = node("a").node_id
@@ -107,3 +110,11 @@ async def test_a_slow_reader_of_a_log_is_cut_off_and_the_node_told_to_stop():
     assert session.logs == {}
     assert kinds(orders(session)) == ["stop_log"]
     assert chunks.qsize() == CHUNKS_MAX + 1
+
+
+def test_a_node_that_obeyed_a_longer_log_is_refused():
+    here = common_pb2.Position(offset=9)
+    check_log(rm.FencingToken(offset=8, epoch=3), here)
+    check_log(rm.FencingToken(offset=99), common_pb2.Position(offset=9, incarnation=1))
+    with pytest.raises(Rejected):
+        check_log(rm.FencingToken(offset=10), here)

@@ -17,6 +17,7 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.kit.call import Call, now_us
 from loom.kit.errors import Failure
+from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
 from loomos.resource_manager.stream.sessions import SESSIONS, Session
 
@@ -73,7 +74,9 @@ async def listen(
             boot_id=hello.boot_id,
             runs=hello.runs,
         )
-        await shell.tell(connect, call_of(caller, f"connect-{session.session_id}", ""))
+        receipt = await shell.tell(connect, call_of(caller, f"connect-{session.session_id}", ""))
+        assert isinstance(receipt, common_pb2.Receipt)
+        check_log(hello.highest_token, receipt.positions[0])
         async for report in reports:
             session.heard_at_s = time.monotonic()
             match report.WhichOneof("report"):
@@ -92,6 +95,17 @@ async def listen(
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
         session.close()
+
+
+def check_log(highest: pb.FencingToken, here: common_pb2.Position) -> None:
+    """Refuse a node that obeyed orders which this log does not have: it went back unannounced."""
+    if (highest.incarnation, highest.offset) > (here.incarnation, here.offset):
+        raise Rejected(
+            Code.FAILED_PRECONDITION,
+            f"the node obeyed an order at {highest.incarnation}/{highest.offset}, this log ends at"
+            f" {here.incarnation}/{here.offset}: restore it as a new incarnation",
+            "hello.highest_token",
+        )
 
 
 async def tell_reports(
