@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -124,7 +125,8 @@ async def test_a_role_reads_its_own_schema_and_no_other(postgres):
 
 
 async def test_postgres_lets_nobody_in_without_a_password(postgres):
-    dsn = f"postgresql://loomos_scheduler:wrong@127.0.0.1:{postgres.stores.database.port}/loomos"
+    right = postgres.settings("scheduler").postgres
+    dsn = right.replace(str(urlsplit(right).password), "wrong")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         await psycopg.AsyncConnection.connect(dsn)
 
