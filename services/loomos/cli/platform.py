@@ -105,6 +105,12 @@ def watch(process: subprocess.Popen[bytes], lines: TextIO, began: float) -> bool
                 process.wait()
                 console.print("LoomOS already runs in this home: nothing was changed")
                 raise typer.Exit(0)
+            case "enrolment":
+                console.print(
+                    "there is no administrator yet: [bold]loomos enrol --user NAME --token "
+                    f"{told['line']}[/bold]",
+                    soft_wrap=True,
+                )
             case step:
                 console.print(f"{seconds}  {step:<18} {escape(told['line'])}")
     return False

@@ -13,12 +13,12 @@ import time
 from loom.kit.authority import write_secret
 from loomos.embedded.home import Home
 
-__all__ = ["LIFE_SECONDS", "offered"]
+__all__ = ["mint"]
 
 LIFE_SECONDS = 24 * 3600
 
 
-def offered(home: Home) -> str:
+def mint(home: Home) -> str:
     """A fresh enrolment token, "" once an administrator has enrolled."""
     folder = home.credentials / "security"
     path = folder / "enrolment.json"

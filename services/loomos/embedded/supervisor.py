@@ -21,8 +21,6 @@ from typing import Any
 from loom.kit.authority import write_secret
 from loom.kit.config import InvalidSetting, Settings, default_home
 from loomos.embedded.children import Child, Children
-from loomos.embedded.enrolment import mint
-from loomos.embedded.enrolment import offered
 from loomos.embedded.health import until_healthy
 from loomos.embedded.home import Home
 from loomos.embedded.logs import cap
@@ -73,10 +71,8 @@ class Supervisor:
         self.stores.wait()
         self.say("stores", "users, rights and topics")
         self.stores.provision((*self.services, SUPERVISOR))
-        if "security" in self.services and (token := mint(self.home)):
-            self.say("enrolment", f"token of the first administrator: {token}")
         self.say("stores", "healthy")
-        self.enrolment = offered(self.home) if "security" in self.services else ""
+        self.enrolment = mint(self.home) if "security" in self.services else ""
 
     async def run(self) -> None:
         """Run the services until told to stop."""

@@ -75,10 +75,7 @@ async def answer(command: Message, receipt: Receipt, caller: Caller, shell: Any)
     """What goes back beside the receipt: a token, or a certificate."""
     match command:
         case pb.CreateFirstAdminRequest():
-            note_enrolled(shell.settings.credentials)
-            return receipt
-        case pb.CreateFirstAdminRequest():
-            enrolled(shell.settings)
+            note_enrolled(shell.settings)
             return receipt
         case pb.LoginRequest():
             return await token(command.user_id, "", receipt, shell)
@@ -123,18 +120,11 @@ async def prepare_first_admin(
     return command
 
 
-def enrolled(settings: Any) -> None:
-    """Note that the enrolment token was used, so that no start offers another."""
-    path = settings.credentials / "enrolment.json"
-    if path.exists():
-        write_secret(path, json.dumps(json.loads(path.read_bytes()) | {"used": True}))
-    (settings.home / "enrolment.token").unlink(missing_ok=True)
-
-
-def note_enrolled(credentials: Path) -> None:
+def note_enrolled(settings: Any) -> None:
     """Let the next start mint no further token; the same command may still be repeated."""
-    path = credentials / "enrolment.json"
+    path = settings.credentials / "enrolment.json"
     write_secret(path, json.dumps(json.loads(path.read_bytes()) | {"used": True}))
+    (settings.home / "enrolment.token").unlink(missing_ok=True)
 
 
 async def prepare_user(command: pb.CreateUserRequest, shell: Any) -> pb.CreateUserRequest:
