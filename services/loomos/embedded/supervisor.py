@@ -21,6 +21,7 @@ from typing import Any
 from loom.kit.authority import write_secret
 from loom.kit.config import InvalidSetting, Settings, default_home
 from loomos.embedded.children import Child, Children
+from loomos.embedded.enrolment import mint
 from loomos.embedded.health import until_healthy
 from loomos.embedded.home import Home
 from loomos.embedded.logs import cap
