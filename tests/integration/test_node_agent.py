@@ -264,7 +264,7 @@ async def test_a_fork_bomb_is_contained_and_removed(node: Node) -> None:
 @pytest.mark.timeout(300)  # three processes that import scikit-learn
 async def test_a_stopped_job_resumes_to_the_same_bytes(node: Node) -> None:
     script = (EXAMPLES / "train_digits.py").read_text()
-    arguments = ("python", "train.py", "--epochs", "4", "--rounds", "4")
+    arguments = ("python", "train.py", "--epochs", "30", "--rounds", "8")
     whole = await node.finish(ordered(*arguments, allocation="a-whole", train_py=script))
     first = ordered(*arguments, allocation="a-first", train_py=script)
     node.runs.start(first)

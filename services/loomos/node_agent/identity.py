@@ -3,15 +3,11 @@
 1. The private key never leaves the credentials folder; only a signing request travels.
 2. Key before certificate, each by rename: who loads between the two sees a pair that does not
    match, keeps what it has and loads again.
-3. A join token is used once and is not stored.
 """
 
-import re
-import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,37 +16,7 @@ from cryptography.x509.oid import NameOID
 from loom.kit.authority import write_secret
 from loom.kit.config import InvalidSetting
 
-TOKEN = re.compile(r"lj_(join-platform-[a-z2-7]{20})_([A-Za-z0-9_-]{43})")
 NODE = "spiffe://loomos/node/"
-JOIN_TIMEOUT_SECONDS = 30.0
-
-
-class JoinFailed(Exception):
-    """The node was not let in; says why and what to do."""
-
-
-async def join(gateway: str, ca: Path, token: str, name: str, folder: Path) -> str:
-    """Joins the cluster with a one-time token and fills the credentials folder; the node's id."""
-    parts = TOKEN.fullmatch(token.strip())
-    if parts is None:
-        raise JoinFailed("the join token has not the form lj_<id>_<secret>: copy all of it")
-    key_pem, csr_pem = signing_request(name)
-    body = {
-        "join_token_id": parts[1],
-        "secret": parts[2],
-        "node_name": name,
-        "csr_pem": csr_pem.decode(),
-    }
-    try:
-        async with httpx.AsyncClient(verify=_trust(ca), timeout=JOIN_TIMEOUT_SECONDS) as client:
-            answer = await client.post(f"{gateway.rstrip('/')}/api/v1/nodes/join", json=body)
-    except httpx.HTTPError as error:
-        raise JoinFailed(f"the gateway {gateway} cannot be reached: {error}") from error
-    if answer.status_code >= 300:
-        raise JoinFailed(f"the gateway refused to join ({answer.status_code}): {_reason(answer)}")
-    given = answer.json()
-    store(folder, key_pem, given["certificate_pem"], given["authority_pem"])
-    return node_id(folder / "tls.crt")
 
 
 def signing_request(name: str) -> tuple[bytes, bytes]:
@@ -96,17 +62,3 @@ def renewal_due(certificate: Path) -> bool:
     loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
     begin, end = loaded.not_valid_before_utc, loaded.not_valid_after_utc
     return datetime.now(UTC) >= begin + (end - begin) / 2
-
-
-def _trust(ca: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise JoinFailed(f"the CA file {ca} cannot be used: {error}") from error
-
-
-def _reason(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["detail"])[:400]
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:400]

@@ -10,12 +10,10 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,27 +23,21 @@ import structlog
 
 from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as scheduler
-from loomos.node_agent import artifacts, reports, shim
+from loomos.node_agent import artifacts, outcome, reports, shim
 from loomos.node_agent.outbox import Outbox
-from loomos.node_agent.workplace import Place, Unstartable, write_durably
+from loomos.node_agent.workplace import Place, write_durably
 
 LOOK_SECONDS = 1.0
 START_SECONDS_MAX = 30.0
 REPORT_READ_BYTES = 1 << 20
 METRICS_PER_REPORT_MAX = 256
 CHECKPOINT_BYTES_MAX = 16 << 30
-DETAIL_CHARACTERS_MAX = 1000
 LAST_NUMBER = re.compile(r"(\d{1,15})\D*$")
 SERVICES = Path(__file__).parents[2]
 BOOT = (
     f"import sys; sys.path.insert(0, {str(SERVICES)!r}); "
     "from loomos.node_agent.shim import main; main()"
 )
-LIMITS = {
-    "runtime_exceeded": "it ran longer than it may",
-    "disk_exceeded": "its work folder grew beyond its disk cap",
-    "memory_exceeded": "its processes together used more memory than it asked for",
-}
 
 
 class Run:
@@ -65,7 +57,8 @@ class Run:
             "reports": 0,
             "checkpoints": {},
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.child = 0
+        """Pid of the shim while it is a child of ours to bury; 0 for an adopted one."""
         self.read_to = int(self.told["reports"])
         self.known: set[str] = set(self.told["checkpoints"])
         self.finished = asyncio.Event()
@@ -100,17 +93,18 @@ class Run:
 
     def launch(self) -> None:
         """Starts the shim; it belongs to no session of ours, so it outlives us."""
-        errors = (self.folder / "shim.err").open("ab")
-        with errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", BOOT, str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-                env={},
-                cwd="/",
-            )
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self.child = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", BOOT, str(self.folder)],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, str(self.folder / "shim.err"), append, 0o600),
+            ],
+            setsid=True,
+        )
 
     def stop(self, grace_seconds: int) -> None:
         """Asks the job to checkpoint and end; after the grace period it is killed."""
@@ -138,8 +132,7 @@ class Run:
             finally:
                 loop.remove_reader(descriptor)
                 os.close(descriptor)
-        if self.process is not None:
-            self.process.wait()
+        self._buried()
         await self._finish()
         await self.finished.wait()
 
@@ -147,7 +140,7 @@ class Run:
         deadline = time.monotonic() + START_SECONDS_MAX
         started = self.folder / "shim.json"
         while not started.exists() and time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
+            if self._buried():
                 break
             await asyncio.sleep(0.005)
         facts = _read_json(started)
@@ -161,6 +154,14 @@ class Run:
             started_at_us=facts["started_at_us"],
         )
         self.outbox.add(rm.NodeReport(started=report), self._started)
+
+    def _buried(self) -> bool:
+        """True if no child of ours is, or is any longer, the shim."""
+        with contextlib.suppress(ChildProcessError):
+            if self.child and os.waitpid(self.child, os.WNOHANG)[0] == 0:
+                return False
+        self.child = 0
+        return True
 
     def _started(self, refusal: str) -> None:
         self._note(started=True)
@@ -295,38 +296,15 @@ class Run:
         self.finished.set()
 
     def _result(self) -> scheduler.RunResult:
-        record = _read_json(self.folder / "exit.json") or self._killed_record()
-        result = scheduler.RunResult(
-            exit_code=record["exit_code"],
-            log_sha256=bytes.fromhex(record["log_sha256"]),
-            log_bytes=record["log_bytes"],
-            cpu_ms=record["cpu_microseconds"] // 1000,
-            memory_bytes_peak=record["memory_bytes_peak"],
-            started_at_us=record["started_at_us"],
-            ended_at_us=record["finished_at_us"],
-        )
-        details: list[str] = []
-        if record["verdict"] == "start_failed":
-            result.outcome = scheduler.RUN_OUTCOME_START_FAILED
-            result.started_at_us = 0
-            details.append(record["error"])
-        elif record["verdict"] in LIMITS:
-            result.outcome = scheduler.RUN_OUTCOME_LIMIT_EXCEEDED
-            details.append(LIMITS[record["verdict"]])
-        elif record["signal"]:
-            result.outcome = scheduler.RUN_OUTCOME_SIGNALLED
-        else:
-            result.outcome = scheduler.RUN_OUTCOME_EXITED
-        if record["signal"]:
-            result.exit_code = 128 + record["signal"]
-            details.append(f"ended by signal {record['signal']}")
-        if record["verdict"] == "lease_ended":
-            details.append("stopped because the node's lease was over")
-        if record["log_bytes_dropped"]:
-            details.append(f"{record['log_bytes_dropped']} bytes of its log were dropped")
+        record = _read_json(self.folder / "exit.json")
+        if record is None:
+            with contextlib.suppress(OSError):
+                self.log.error("shim lost", said=(self.folder / "shim.err").read_text()[-400:])
+            record = outcome.killed(self.folder, _read_json(self.folder / "shim.json"))
+        result, details = outcome.result_of(record)
         if result.outcome != scheduler.RUN_OUTCOME_START_FAILED:
             details += self._keep_outputs(result)
-        result.detail = "; ".join(details)[:DETAIL_CHARACTERS_MAX]
+        result.detail = outcome.told(details)
         return result
 
     def _keep_outputs(self, result: scheduler.RunResult) -> list[str]:
@@ -347,47 +325,9 @@ class Run:
             )
         return []
 
-    def _killed_record(self) -> dict[str, Any]:
-        """The record of a shim that could not write one: it was killed, and its job with it."""
-        facts = _read_json(self.folder / "shim.json")
-        failed = facts is None
-        with contextlib.suppress(OSError):
-            self.log.error("shim lost", said=(self.folder / "shim.err").read_text()[-400:])
-        try:
-            kept = (self.folder / "job.log").read_bytes()
-        except OSError:
-            kept = b""
-        return {
-            "verdict": "start_failed" if failed else "exited",
-            "error": "its supervising process could not start" if failed else "",
-            "exit_code": 127 if failed else 0,
-            "signal": 0 if failed else signal.SIGKILL.value,
-            "cpu_microseconds": 0,
-            "memory_bytes_peak": 0,
-            "started_at_us": 0 if facts is None else facts["started_at_us"],
-            "finished_at_us": time.time_ns() // 1000,
-            "log_bytes": len(kept),
-            "log_bytes_dropped": 0,
-            "log_sha256": hashlib.sha256(kept).hexdigest(),
-        }
-
     def _note(self, **told: Any) -> None:
         self.told |= told
         write_durably(self.folder / "told.json", json.dumps(self.told).encode())
-
-
-def unstartable(order: rm.StartRun, error: Unstartable | OSError) -> rm.NodeReport:
-    """The report of a run that could not even be prepared."""
-    result = scheduler.RunResult(
-        outcome=scheduler.RUN_OUTCOME_START_FAILED,
-        exit_code=127,
-        detail=str(error)[:DETAIL_CHARACTERS_MAX],
-        ended_at_us=time.time_ns() // 1000,
-    )
-    finished = rm.ReportAllocationFinishedRequest(
-        allocation_id=order.allocation_id, run=order.run.run, result=result
-    )
-    return rm.NodeReport(finished=finished)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

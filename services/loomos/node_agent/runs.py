@@ -15,7 +15,8 @@ import structlog
 from loom.v1 import resource_manager_pb2 as rm
 from loomos.node_agent import artifacts, workplace
 from loomos.node_agent.outbox import Outbox
-from loomos.node_agent.run import Run, unstartable
+from loomos.node_agent.outcome import unstartable
+from loomos.node_agent.run import Run
 from loomos.node_agent.workplace import Place, Unstartable
 
 KEPT_RUNS_MAX = 200
