@@ -6,6 +6,7 @@ from loom.kit.contract import Service
 from loom.v1 import security_pb2
 from loomos.security import door, query
 from loomos.security.decide import decide, resource
+from loomos.security.effect import effect
 from loomos.security.evolve import evolve
 from loomos.security.project import project
 from loomos.security.state import initial
@@ -21,6 +22,7 @@ SERVICE = Service(
     evolve=evolve,
     project=project,
     query=query,
+    effect=effect,
     door=door,
     schema=(Path(__file__).parent / "schema.sql").read_text(),
 )
