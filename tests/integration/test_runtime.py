@@ -30,8 +30,10 @@ from loom.kit.errors import Failure
 from loom.kit.view import Account, View
 from loom.v1 import deployment_pb2, runtime_pb2
 from loomos.runtime.main import Runtime, running
+from loomos.runtime.process import Process
 
 MODEL = "acme.vision.digits"
+ADA, EVE = f"usr-acme-{20 * 'a'}", f"usr-other-{20 * 'e'}"
 DEPLOYMENT = "deployment-acme.vision-" + "a" * 20
 
 
@@ -42,7 +44,7 @@ class Judge:
         self.view = View()
         self.view.organisations |= {"acme", "other"}
         self.view.projects |= {"acme.vision": "acme", "other.secret": "other"}
-        for name, organisation in (("usr-acme-ada", "acme"), ("usr-other-eve", "other")):
+        for name, organisation in ((ADA, "acme"), (EVE, "other")):
             self.view.users[name] = Account(organisation, roles={("researcher", organisation)})
         self.decisions = Decisions(Policies.load(), self.view)
 
@@ -75,7 +77,7 @@ class World:
 
     async def authenticate(self, spiffe: str | None, bearer: str | None) -> Caller:
         if bearer in ("ada", "eve"):
-            user = {"ada": "usr-acme-ada", "eve": "usr-other-eve"}[bearer]
+            user = {"ada": ADA, "eve": EVE}[bearer]
             return Caller(f"user:{user}", user.split("-")[1], "user", self.judge)
         if bearer is None and spiffe is not None:
             name = spiffe.rpartition("/")[2]
@@ -171,8 +173,8 @@ def model(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: Any) -> bytes
         coef=fitted.coef_,
         intercept=fitted.intercept_,
         classes=fitted.classes_,
-        mean=scaler.mean_,
-        scale=scaler.scale_,
+        mean=np.asarray(scaler.mean_),
+        scale=np.asarray(scaler.scale_),
     )
     return path.read_bytes()
 
@@ -339,28 +341,23 @@ async def test_a_killed_worker_fails_its_requests_and_comes_back(
 
 
 async def test_what_waits_goes_in_one_batch_and_each_gets_its_own(
-    world: World, digits: Any, model: bytes
+    world: World, digits: Any, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = digits
     await world.load(world.artifact(model))
     assert world.runtime is not None
     replica = world.runtime.models.served[DEPLOYMENT].replica
     alone = [(await replica.infer({"input": images[i : i + 1]}))["label"][0] for i in range(40)]
-    worker = replica.worker()
-    seen: list[int] = []
-    infer = worker.infer
+    infer, seen = Process.infer, []
 
-    async def counted(arrays: Any, rows: int) -> Any:
+    async def counted(self: Process, arrays: Any, rows: int) -> Any:
         seen.append(rows)
-        return await infer(arrays, rows)
+        return await infer(self, arrays, rows)
 
-    type(worker).infer, before = (lambda _, arrays, rows: counted(arrays, rows)), type(worker).infer
-    try:
-        answers = await asyncio.gather(
-            *(replica.infer({"input": images[i : i + 1]}) for i in range(40))
-        )
-    finally:
-        type(worker).infer = before
+    monkeypatch.setattr(Process, "infer", counted)
+    answers = await asyncio.gather(
+        *(replica.infer({"input": images[i : i + 1]}) for i in range(40))
+    )
     assert [one["label"][0] for one in answers] == alone
     assert sum(seen) == 40
     assert len(seen) < 10

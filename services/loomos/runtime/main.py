@@ -41,15 +41,23 @@ class Runtime(NamedTuple):
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    observe.start(settings)
+    log = observe.start(settings)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     authorizer = Authorizer(settings)
     await authorizer.start()
     try:
-        async with running(settings, authorizer.authenticate) as runtime:
-            observe.logger("runtime").info("serving", **runtime._asdict() | {"models": ""})
+        async with (
+            observe.MetricsDoor(settings),
+            running(settings, authorizer.authenticate) as runtime,
+        ):
+            log.info(
+                "serving",
+                address=runtime.control_address,
+                rest=runtime.rest_url,
+                grpc=runtime.grpc_address,
+            )
             await stopping.wait()
     finally:
         await authorizer.stop()
@@ -87,6 +95,7 @@ async def web(door: Door, settings: Settings) -> AsyncIterator[str]:
         rest.application(door),
         host=host.strip("[]"),
         port=int(port),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -4,6 +4,7 @@
 2. Errors are `{"error": …}` with the status of their kind, as the protocol says.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = ["application"]
 
 HEAD_LENGTH = "inference-header-content-length"
 INPUTS_MAX = 64
+BODY_SECONDS_MAX = 30.0
 
 
 def application(door: Door) -> FastAPI:
@@ -107,16 +109,21 @@ async def nowhere(request: Request, _: Exception) -> JSONResponse:
 
 
 async def read(request: Request) -> bytes:
-    """The body, bounded."""
+    """The body, bounded in size and time."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Failure(
             "INVALID_ARGUMENT",
             "content-encoding: want none: send the body as it is",
             http_status=415,
         )
+    async with asyncio.timeout(BODY_SECONDS_MAX):
+        return await received(request.stream())
+
+
+async def received(chunks: AsyncIterator[bytes]) -> bytes:
+    """All chunks, as long as they are not too many."""
     parts: list[bytes] = []
     size = 0
-    chunks: AsyncIterator[bytes] = request.stream()
     async for chunk in chunks:
         size += len(chunk)
         if size > REQUEST_BYTES_MAX:
