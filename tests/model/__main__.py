@@ -20,7 +20,7 @@ def main() -> int:
     print(f"seed {options.seed}: {found}  [{time.monotonic() - begun:.0f} s]", flush=True)
     broken = bool(found.violation)
     for name, scenario in (SCENARIOS | WIDE).items() if options.whole else ():
-        found = explore(scenario, states_max=20_000_000)
+        found = explore(scenario, states_max=3_000_000)
         print(f"{name}: {found}", flush=True)
         broken = broken or bool(found.violation)
     return int(broken)

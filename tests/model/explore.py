@@ -26,12 +26,12 @@ class Found(NamedTuple):
     trace: tuple[str, ...] = ()
     """The steps to the violation."""
     complete: bool = True
-    """No state of the scenario was left out."""
+    """No state of the scenario was left out; never said of a walk."""
 
     def __str__(self) -> str:
         """For people: the counterexample step by step, or how much was seen."""
         if not self.violation:
-            whole = "all" if self.complete else "first"
+            whole = "all" if self.complete else "some"
             return f"{whole} {self.states} states, {self.logs} logs: no violation"
         return f"{self.violation} (after {self.states} states):\n  " + "\n  ".join(self.trace)
 
@@ -94,7 +94,7 @@ def walk(scenario: Scenario, seed: int, steps_max: int, without: frozenset[str] 
             return Found(taken, len(setup.log.nodes), str(violation), _told(setup, trace))
         if len(setup.log.nodes) > 200_000:
             setup = setup_of(scenario, without)
-    return Found(taken, len(setup.log.nodes))
+    return Found(taken, len(setup.log.nodes), complete=False)
 
 
 def _choose(chance: random.Random, possible: list[Step]) -> Step:
