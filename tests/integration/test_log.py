@@ -60,10 +60,17 @@ async def claim(bus, topic: str, base: Base = START) -> tuple[Writer, asyncio.Ta
     return writer, asyncio.create_task(writer.confirm())
 
 
+def sealed(writer: Writer, commands: list[list[Draft]]) -> tuple[list, list[asyncio.Future]]:
+    futures = [asyncio.get_running_loop().create_future() for _ in commands]
+    return writer.append(
+        [(drafts, future.set_result) for drafts, future in zip(commands, futures, strict=True)]
+    ), futures
+
+
 async def append(writer: Writer, commands: list[list[Draft]]) -> list[int]:
-    appended = writer.append(commands)
+    appended, futures = sealed(writer, commands)
     await writer.send(appended)
-    return [await asyncio.wait_for(one.confirmed, 10) for one in appended]
+    return [await asyncio.wait_for(one, 10) for one in futures]
 
 
 async def drop(writer: Writer, reading: asyncio.Task) -> None:
@@ -105,7 +112,7 @@ async def test_a_second_claim_deposes_the_first(bus, topic):
     with pytest.raises(Deposed):
         await asyncio.wait_for(reading_first, 10)
     with pytest.raises(Deposed):
-        first.append([command("late")])
+        sealed(first, [command("late")])
     await append(second, [command("b")])
     await drop(first, reading_first)
     await drop(second, reading_second)
@@ -115,7 +122,7 @@ async def test_a_deposed_writers_late_records_are_void(bus, topic):
     first, reading_first = await claim(bus, topic)
     reading_first.cancel()
     second, reading_second = await claim(bus, topic)
-    late = first.append([command("late", 2)])
+    late, _ = sealed(first, [command("late", 2)])
     await first.send(late)
     await append(second, [command("b")])
     await drop(first, reading_first)

@@ -9,6 +9,7 @@ when its records were read back valid (design.md §2, ADR 0003).
 """
 
 import asyncio
+import contextlib
 import pickle
 import random
 import time
@@ -35,7 +36,7 @@ from loom.log.clock import now_us
 from loom.log.judge import START, Kind
 from loom.log.reader import Judged, LogAway
 from loom.log.topics import Bus
-from loom.log.writer import Appended, Deposed, Doubt, Writer
+from loom.log.writer import Deposed, Doubt, Writer
 from loom.store import Store
 from loom.v1 import common_pb2
 
@@ -47,6 +48,7 @@ SLICE_COMMANDS_MAX = 512
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 HEARTBEAT_S = 20.0
 SNAPSHOT_RECORDS = 500
+IDLE_TICK_S = 0.5
 
 
 class Commander:
@@ -131,7 +133,7 @@ class Commander:
                     tasks.create_task(self._listen(inputs))
         finally:
             self.serving.clear()
-            self._drop(desk)
+            self._drop()
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(writer.close)
                 stack.push_async_callback(desk.folder.stop)
@@ -161,13 +163,10 @@ class Commander:
         except psycopg.Error as error:
             self._log.warning("snapshot not stored", reason=str(error).strip())
 
-    def _drop(self, desk: Desk) -> None:
-        lost = unknown_outcome("the partition is being claimed anew")
+    def _drop(self) -> None:
         for entry in self._queue:
-            if not entry.answer.done():
-                entry.answer.set_exception(lost)
+            entry.lose("the partition is being claimed anew")
         self._queue.clear()
-        desk.drop()
 
     async def _await_silence(self, seconds: float) -> None:
         """Wait until the winning claim has shown nothing for this long (design rule 5)."""
@@ -235,24 +234,27 @@ class Commander:
         return made
 
     async def _append(self, made: list[Decided]) -> None:
-        if not made:
-            return
         assert self.writer is not None
-        appended: list[Appended] = self.writer.append([drafts for drafts, _ in made])
-        for command, (_, settle) in zip(appended, made, strict=True):
-            command.confirmed.add_done_callback(settle)
-        await self.writer.send(appended)
+        if made:
+            await self.writer.send(self.writer.append(made))
 
     async def _tick_forever(self, desk: Desk) -> None:
         if self.service.due is None:
             return
         while True:
+            desk.replanned.clear()
             now = now_us()
-            for shard, due_us in sorted(desk.due.items()):
-                if due_us <= now:
-                    await self._tick(shard, now)
-            soonest = min(desk.due.values(), default=now + 500_000)
-            await asyncio.sleep(min(0.5, max(0.02, (soonest - now_us()) / 1e6)))
+            late = {shard: due_us for shard, due_us in desk.due.items() if due_us <= now}
+            for shard in sorted(late):
+                await self._tick(shard, now)
+            if late and all(desk.due.get(shard) == due_us for shard, due_us in late.items()):
+                # A tick that moved nothing: no hurry to repeat it.
+                await asyncio.sleep(IDLE_TICK_S)
+                continue
+            soonest = min(desk.due.values(), default=None)
+            wait_s = None if soonest is None else max(0.0, (soonest - now_us()) / 1e6)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(desk.replanned.wait(), wait_s)
 
     async def _tick(self, shard: str, now: int) -> None:
         entry = Entry(

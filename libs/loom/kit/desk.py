@@ -11,7 +11,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -22,11 +22,8 @@ from loom.kit.contract import Service
 from loom.kit.entries import (
     Entry,
     finish,
-    follow_twin,
-    settle_known,
     subject_of,
     tenant_of,
-    unknown_outcome,
     unknown_subject,
 )
 from loom.kit.errors import Failure
@@ -37,15 +34,15 @@ from loom.log.clock import Clock, now_us
 from loom.log.envelope import Draft, Origin, token_of
 from loom.log.judge import START, Base
 from loom.log.topics import Bus
-from loom.log.writer import COMMAND_BYTES_MAX
+from loom.log.writer import COMMAND_BYTES_MAX, Doubt, Settle
 from loom.v1 import common_pb2
 
 __all__ = ["Decided", "Desk"]
 
 REFUSALS_PER_MINUTE_MAX = 120
 
-Decided = tuple[list[Draft], Callable[[asyncio.Future[int]], None]]
-"""A command's records, and what to do when they are confirmed."""
+Decided = tuple[list[Draft], Settle]
+"""A command's records, and what to do when their fate is known."""
 
 
 class Desk:
@@ -64,11 +61,14 @@ class Desk:
         """Where folding begins."""
         self.due: dict[str, int] = {}
         """Shard → when its next tick is due, microseconds."""
-        self._inflight: dict[str, tuple[bytes, asyncio.Future[Answer]]] = {}
+        self.replanned = asyncio.Event()
+        self._inflight: dict[str, list[Entry]] = {}
+        """Command token → the entry that was decided, and its twins."""
         self._refusals: dict[str, tuple[int, int]] = {}
         if known is not None:
             self.folder.states, self.folder.template = known.states, known.template
-            self.folder.versions, self.answers = known.versions, known.answers
+            self.folder.versions, self.folder.stories = known.versions, known.stories
+            self.answers = known.answers
             self.clock.witness(known.last_us)
             self.base = known.base
 
@@ -87,16 +87,16 @@ class Desk:
         token = token_of(entry.caller.principal, entry.command_id)
         flying = self._inflight.get(token)
         if flying is not None:
-            flying[1].add_done_callback(lambda done: follow_twin(entry, flying[0], done))
+            flying.append(entry)
             return None
         known = self.answers.get(token)
         if known is not None:
-            settle_known(entry, known)
+            entry.settle(known)
             return None
         at_us = self.clock.tick(min(entry.issued_at_us, now_us()))
         founded = entry.shard not in self.folder.states
         events, refused = self._events(entry, at_us)
-        drafts = self._drafts(entry, events, at_us)
+        drafts = self._drafts(entry, events, at_us, token)
         size = sum(record.size for record in drafts)
         if refused or size > COMMAND_BYTES_MAX:
             if founded:
@@ -107,6 +107,7 @@ class Desk:
                 raise too_large(size)
         for record in drafts:
             self.folder.apply(entry.shard, record.stream, record.version, record.event)
+            self.folder.remember(record.stream, entry.correlation_id, record.id)
         self.plan(entry.shard)
         return drafts, self._settling(entry, token, drafts, at_us)
 
@@ -142,34 +143,24 @@ class Desk:
         due_us = self.service.due(state)
         if due_us is None:
             self.due.pop(shard, None)
-        else:
+        elif self.due.get(shard) != due_us:
             self.due[shard] = due_us
+            self.replanned.set()
 
-    def drop(self) -> None:
-        """Tell those who wait that the outcome of their commands is unknown."""
-        lost = unknown_outcome("the partition is being claimed anew")
-        for _, waiting in self._inflight.values():
-            if not waiting.done():
-                waiting.set_exception(lost)
-                waiting.exception()
-        self._inflight.clear()
+    def _settling(self, entry: Entry, token: str, drafts: list[Draft], at_us: int) -> Settle:
+        entries = self._inflight[token] = [entry]
 
-    def _settling(
-        self, entry: Entry, token: str, drafts: list[Draft], at_us: int
-    ) -> Callable[[asyncio.Future[int]], None]:
-        answer = Answer(entry.digest, at_us, correlation_id=entry.correlation_id)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda done: follow_twin(entry, entry.digest, done))
-        self._inflight[token] = (entry.digest, future)
-
-        def settle(confirmed: asyncio.Future[int]) -> None:
-            if confirmed.cancelled() or confirmed.exception() is not None:
-                return
-            finish(answer, drafts, Position(self.service.topic, self.partition, confirmed.result()))
-            self.answers.put(token, answer)
+        def settle(fate: int | Doubt) -> None:
             self._inflight.pop(token, None)
-            if not future.done():
-                future.set_result(answer)
+            if isinstance(fate, Doubt):
+                for one in entries:
+                    one.lose(str(fate))
+                return
+            answer = Answer(entry.digest, at_us, correlation_id=entry.correlation_id)
+            finish(answer, drafts, Position(self.service.topic, self.partition, fate))
+            self.answers.put(token, answer)
+            for one in entries:
+                one.settle(answer)
 
         return settle
 
@@ -253,7 +244,7 @@ class Desk:
                 f"more than {REFUSALS_PER_MINUTE_MAX} refused commands in a minute: wait",
             )
 
-    def _drafts(self, entry: Entry, events: list[Message], at_us: int) -> list[Draft]:
+    def _drafts(self, entry: Entry, events: list[Message], at_us: int, token: str) -> list[Draft]:
         versions = []
         ahead: dict[str, int] = {}
         for event in events:
@@ -272,8 +263,20 @@ class Desk:
             causation_id=entry.causation_id,
             traceparent=entry.traceparent,
             context=entry.caller.context(),
+            token=token,
         )
-        return envelope.draft(events, versions, origin)
+        return envelope.draft(events, versions, origin, self._stories(entry, ahead))
+
+    def _stories(self, entry: Entry, streams: Mapping[str, int]) -> Mapping[str, tuple[str, str]]:
+        """The stories that go on: a tick's or a node's report has none of its own to tell."""
+        own = entry.caller.kind == "user" or entry.correlation_id != entry.command_id
+        if own:
+            return {}
+        return {
+            stream: self.folder.stories[stream]
+            for stream in streams
+            if stream in self.folder.stories
+        }
 
     def _internal(self, event: Message, shard: str) -> list[Draft]:
         at_us = self.clock.tick()
@@ -300,10 +303,8 @@ def too_large(size: int) -> Failure:
     )
 
 
-def ignore(confirmed: asyncio.Future[int]) -> None:
-    """For records that nobody waits for; takes note of the exception so that none is unheard."""
-    if not confirmed.cancelled():
-        confirmed.exception()
+def ignore(fate: int | Doubt) -> None:
+    """For records that nobody waits for."""
 
 
 def unplaced(record: Draft, topic: str) -> Recorded:

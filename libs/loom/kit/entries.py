@@ -15,8 +15,6 @@ from loom.v1 import common_pb2
 __all__ = [
     "Entry",
     "finish",
-    "follow_twin",
-    "settle_known",
     "subject_of",
     "tenant_of",
     "unknown_outcome",
@@ -45,6 +43,20 @@ class Entry:
     refusal: Rejected | None = None
     """Set where the door refused it already, so that only the record of it is wanted."""
 
+    def settle(self, answer: Answer) -> None:
+        """Give the caller the command's answer, or tell that its id was used with other content."""
+        if self.answer.done():
+            return
+        if answer.digest == self.digest:
+            self.answer.set_result(answer)
+        else:
+            self.answer.set_exception(used_otherwise(self))
+
+    def lose(self, why: str) -> None:
+        """Tell the caller that the outcome is unknown."""
+        if not self.answer.done():
+            self.answer.set_exception(unknown_outcome(why))
+
 
 def finish(answer: Answer, drafts: list[Draft], position: Position) -> None:
     """Complete an answer from the confirmed records of its command."""
@@ -58,28 +70,6 @@ def finish(answer: Answer, drafts: list[Draft], position: Position) -> None:
     else:
         answer.id = first.stream
         answer.version = max(d.version for d in drafts if d.stream == first.stream)
-
-
-def settle_known(entry: Entry, known: Answer) -> None:
-    """Answer a repeated command as it was answered before."""
-    if known.digest != entry.digest:
-        entry.answer.set_exception(used_otherwise(entry))
-    else:
-        entry.answer.set_result(known)
-
-
-def follow_twin(entry: Entry, digest: bytes, done: asyncio.Future[Answer]) -> None:
-    """Give an entry the answer of the command in flight that has its id."""
-    if entry.answer.done():
-        return
-    if done.cancelled():
-        entry.answer.set_exception(unknown_outcome("the partition is being claimed anew"))
-    elif (error := done.exception()) is not None:
-        entry.answer.set_exception(error)
-    elif digest != entry.digest:
-        entry.answer.set_exception(used_otherwise(entry))
-    else:
-        entry.answer.set_result(done.result())
 
 
 def used_otherwise(entry: Entry) -> Failure:

@@ -31,6 +31,7 @@ SHELL_EVENTS = (
     common_pb2.CommandRefused,
     common_pb2.CommandAcknowledged,
 )
+"""Written by the shell itself: they found no shard."""
 
 
 @dataclass(slots=True)
@@ -133,6 +134,7 @@ class Folder:
         self._partitions = bus.partitions
         self.states: dict[str, Any] = {}
         self.versions: dict[str, int] = {}
+        self.stories: dict[str, tuple[str, str]] = {}
         self.inputs: dict[tuple[str, int], Inputs] = {}
         for hears in service.hears:
             topic = f"loomos.{hears.service}"
@@ -157,6 +159,7 @@ class Folder:
         """Fold a record of the own log; the foreign events that it let in, and to which shards."""
         event = recorded.event
         self.apply(recorded.shard, recorded.stream, recorded.version, event)
+        self.remember(recorded.stream, recorded.correlation_id, recorded.id)
         if not isinstance(event, common_pb2.InputsAdvanced):
             return []
         heard = []
@@ -166,7 +169,15 @@ class Folder:
                 continue
             for foreign in await inputs.take(moved):
                 heard.append((foreign, self.hear(inputs.hears, foreign)))
+        # Every shard learns how far the foreign logs were let in: rounds name it.
+        for name in sorted(self.states):
+            self.service.evolve(self.states[name], event)
         return heard
+
+    def remember(self, stream: str, correlation_id: str, event_id: str) -> None:
+        """Keep a stream's story: the correlation id of its first event, the id of its last."""
+        first, _ = self.stories.get(stream, (correlation_id, ""))
+        self.stories[stream] = (first, event_id)
 
     def apply(self, shard: str, stream: str, version: int, event: Message) -> None:
         """Evolve the shard's state by an own event; what the shell itself wrote changes none."""

@@ -196,6 +196,8 @@ class Shell:
 
     async def _decide(self, route: Route, request: Message, digest: bytes, call: Call) -> Message:
         shard = shard_in(request, route)
+        if not shard and route.shard == "cluster_id":
+            shard = self.settings.cluster
         if not shard:
             raise Failure(
                 "INVALID_ARGUMENT",

@@ -46,6 +46,7 @@ class Snapshot:
     states: dict[str, Any]
     template: Any
     versions: dict[str, int]
+    stories: dict[str, tuple[str, str]]
     inputs: dict[tuple[str, int], str]
     """For each foreign partition the base up to which its facts were let in."""
     answers: Answers
@@ -89,6 +90,7 @@ def taken(folder: Folder, answers: Answers, base: Base, last_us: int) -> Snapsho
         folder.states,
         folder.template,
         folder.versions,
+        folder.stories,
         {key: inputs.base.text() for key, inputs in folder.inputs.items()},
         answers,
         last_us,

@@ -5,11 +5,12 @@
 3. No header carries anything personal in clear: principals are ids.
 """
 
-import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -23,6 +24,9 @@ __all__ = ["Draft", "Origin", "Sealed", "draft", "read", "seal", "token_of"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPEC = ("ce_specversion", b"1.0")
 _PROTOBUF = ("content-type", b"application/protobuf")
+SIZE_BESIDE = 250
+"""Bytes of a record beside key, value and these headers: stamp, constant headers, lengths."""
+NO_STORIES: Mapping[str, tuple[str, str]] = MappingProxyType({})
 MARKER_TYPE = b"epoch.claimed"
 
 
@@ -43,6 +47,8 @@ class Origin:
     traceparent: str = ""
     context: Mapping[str, str] | None = None
     """Further CloudEvents extensions: the decision's policy hash, audit and cost context."""
+    token: str = ""
+    """`token_of` the command, where it is known already."""
 
 
 class Draft(NamedTuple):
@@ -52,15 +58,11 @@ class Draft(NamedTuple):
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
     event: Message
+    id: str
     stream: str
     version: int
-    id: str
-
-    @property
-    def size(self) -> int:
-        """Bytes in the record batch, counted generously."""
-        headers = sum(len(name) + len(data) + 8 for name, data in self.headers)
-        return len(self.key) + len(self.value) + headers + 160
+    size: int
+    """Bytes in the record batch, stamp included, counted generously."""
 
 
 class Sealed(NamedTuple):
@@ -71,21 +73,28 @@ class Sealed(NamedTuple):
     headers: list[tuple[str, bytes]]
     digest: bytes
     n: int
+    size: int
 
 
 def token_of(actor: str, command_id: str) -> str:
     """Names a command among all principals' commands; its events' ids begin with it."""
-    seed = hashlib.sha256(f"{actor}\0{command_id}".encode()).digest()
-    return base64.b32encode(seed[:16]).decode().rstrip("=").lower()
+    return hashlib.sha256(f"{actor}\0{command_id}".encode()).hexdigest()[:32]
 
 
-def draft(events: Sequence[Message], versions: Sequence[int], origin: Origin) -> list[Draft]:
-    """The records of one command's events; `versions` are their streams' versions."""
-    token = token_of(origin.actor, origin.command_id)
+def draft(
+    events: Sequence[Message],
+    versions: Sequence[int],
+    origin: Origin,
+    stories: Mapping[str, tuple[str, str]] = NO_STORIES,
+) -> list[Draft]:
+    """The records of one command's events; `versions` are their streams' versions.
+
+    `stories` names the correlation and causation id of streams whose events go on with a story
+    that began before this command.
+    """
+    token = origin.token or token_of(origin.actor, origin.command_id)
     shared = [
         ("ce_time", isoformat(origin.at_us).encode()),
-        ("ce_correlationid", origin.correlation_id.encode()),
-        ("ce_causationid", origin.causation_id.encode()),
         ("ce_authtype", origin.actor.partition(":")[0].encode()),
         ("ce_authid", origin.actor.encode()),
         ("ce_commandid", origin.command_id.encode()),
@@ -98,33 +107,42 @@ def draft(events: Sequence[Message], versions: Sequence[int], origin: Origin) ->
         shared.append((f"ce_{name}", text.encode()))
     source = ("ce_source", origin.source.encode())
     key = origin.shard.encode()
+    common_size = len(key) + SIZE_BESIDE + size_of(shared)
     drafts = []
     for index, (event, version) in enumerate(zip(events, versions, strict=True), start=1):
         descriptor = event.DESCRIPTOR
         stream = str(getattr(event, descriptor.fields[0].name))
         event_id = f"{token}.{index}"
-        headers = (
-            _SPEC,
+        correlation_id, causation_id = stories.get(
+            stream, (origin.correlation_id, origin.causation_id)
+        )
+        own = (
             ("ce_id", event_id.encode()),
             ("ce_type", catalogue.type_of(descriptor).encode()),
             source,
             ("ce_subject", stream.encode()),
             ("ce_sequence", str(version).encode()),
             ("ce_dataschema", catalogue.schema_of(descriptor).encode()),
-            *shared,
-            _PROTOBUF,
+            ("ce_correlationid", correlation_id.encode()),
+            ("ce_causationid", causation_id.encode()),
         )
         value = event.SerializeToString(deterministic=True)
-        drafts.append(Draft(key, value, headers, event, stream, version, event_id))
+        size = common_size + size_of(own) + len(value)
+        headers = (_SPEC, *own, *shared, _PROTOBUF)
+        drafts.append(Draft(key, value, headers, event, event_id, stream, version, size))
     return drafts
+
+
+def size_of(headers: Sequence[tuple[str, bytes]]) -> int:
+    """Bytes that headers take in a record, counted generously."""
+    return sum(len(name) + len(data) + 8 for name, data in headers)
 
 
 def seal(record: Draft, stamp: Stamp) -> Sealed:
     """The record with its stamp, and its digest."""
     headers = [(HEADER, stamp.pack()), *record.headers]
-    return Sealed(
-        record.key, record.value, headers, digest(record.key, headers, record.value), stamp.n
-    )
+    mark = digest(record.key, headers, record.value)
+    return Sealed(record.key, record.value, headers, mark, stamp.n, record.size)
 
 
 def marker(stamp: Stamp, owner: str, at_us: int) -> Sealed:
@@ -137,7 +155,7 @@ def marker(stamp: Stamp, owner: str, at_us: int) -> Sealed:
         ("ce_source", owner.encode()),
         ("ce_time", isoformat(at_us).encode()),
     ]
-    return Sealed(b"", b"", headers, digest(b"", headers, b""), 0)
+    return Sealed(b"", b"", headers, digest(b"", headers, b""), 0, 0)
 
 
 def read(
@@ -169,7 +187,14 @@ def read(
 
 def isoformat(at_us: int) -> str:
     """RFC 3339 with microseconds, UTC."""
-    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
+    seconds, micros = divmod(at_us, 1_000_000)
+    return f"{second(seconds)}.{micros:06d}+00:00"
+
+
+@lru_cache(maxsize=64)
+def second(seconds: int) -> str:
+    """RFC 3339 to the second, without the zone."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_time(text: str) -> int:

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -29,7 +29,15 @@ from loom.log.judge import ZERO_DIGEST, Base, Kind, Stamp
 from loom.log.reader import Judged, Reader
 from loom.log.topics import Bus, connection
 
-__all__ = ["BATCH_BYTES_MAX", "COMMAND_BYTES_MAX", "Appended", "Deposed", "Doubt", "Writer"]
+__all__ = [
+    "BATCH_BYTES_MAX",
+    "COMMAND_BYTES_MAX",
+    "Appended",
+    "Deposed",
+    "Doubt",
+    "Settle",
+    "Writer",
+]
 
 BATCH_BYTES_MAX = 900_000
 COMMAND_BYTES_MAX = 800_000
@@ -45,14 +53,15 @@ class Deposed(Doubt):
     """Another claim is valid now."""
 
 
-@dataclass(slots=True, eq=False)
-class Appended:
-    """One command on its way: `confirmed` is set by reading it back."""
+Settle = Callable[["int | Doubt"], None]
+"""Told once of a command's fate: the offset of its last record, or why it is not known."""
+
+
+class Appended(NamedTuple):
+    """One command on its way; its records travel in one batch."""
 
     sealed: list[Sealed]
-    last_n: int
-    confirmed: asyncio.Future[int]
-    """The offset of its last record; carries the Doubt when it was never read back."""
+    settle: Settle
 
 
 class Writer:
@@ -71,7 +80,9 @@ class Writer:
         self._producer: AIOKafkaProducer | None = None
         self._n = 0
         self._before = ZERO_DIGEST
-        self._sent: deque[tuple[Sealed, Appended, float]] = deque()
+        self._sent: deque[tuple[Sealed, Appended | None]] = deque()
+        """What is not read back yet, in order; a command stands at its last record."""
+        self._oldest = 0.0
         self._failure: Doubt | None = None
 
     @property
@@ -107,28 +118,34 @@ class Writer:
             raise Doubt(f"the producer cannot start: {error!r}") from error
         await self._mark(heard)
 
-    def append(self, commands: list[list[Draft]]) -> list[Appended]:
+    def append(self, commands: list[tuple[list[Draft], Settle]]) -> list[Appended]:
         """Number and seal the commands' records; `send` must follow with what this returned.
 
         Each command is at least one record and at most COMMAND_BYTES_MAX, checked by the caller.
         """
         if self._failure:
             raise self._failure
-        loop = asyncio.get_running_loop()
-        now = time.monotonic()
+        incarnation = self.reader.judge.incarnation
         made = []
-        for drafts in commands:
-            appended = Appended([], self._n + len(drafts), loop.create_future())
+        for drafts, settle in commands:
+            appended = Appended([], settle)
+            count = len(drafts)
             for index, record in enumerate(drafts, start=1):
                 self._n += 1
                 stamp = Stamp(
-                    Kind.EVENT, self.reader.judge.incarnation, self.epoch, self.claim,
-                    self._n, index, len(drafts), self._before,
-                )  # fmt: skip
+                    Kind.EVENT,
+                    incarnation,
+                    self.epoch,
+                    self.claim,
+                    self._n,
+                    index,
+                    count,
+                    self._before,
+                )
                 sealed = envelope.seal(record, stamp)
                 self._before = sealed.digest
                 appended.sealed.append(sealed)
-                self._sent.append((sealed, appended, now))
+                self._sent.append((sealed, appended if index == count else None))
             made.append(appended)
         return made
 
@@ -137,7 +154,7 @@ class Writer:
         batch: list[Sealed] = []
         size = 0
         for command in commands:
-            grown = sum(bytes_of(record) for record in command.sealed)
+            grown = sum(record.size for record in command.sealed)
             if batch and size + grown > BATCH_BYTES_MAX:
                 await self._send_batch(batch)
                 batch, size = [], 0
@@ -154,7 +171,11 @@ class Writer:
                     self._hear(record)
                 if self._failure:
                     raise self._failure
-                if self._sent and time.monotonic() - self._sent[0][2] > READ_BACK_S:
+                if not self._sent:
+                    self._oldest = 0.0
+                elif records or not self._oldest:
+                    self._oldest = time.monotonic()
+                elif time.monotonic() - self._oldest > READ_BACK_S:
                     raise Doubt(f"not read back within {READ_BACK_S:.0f} s")
         except Exception as error:
             self.fail(error if isinstance(error, Doubt) else Doubt(repr(error)))
@@ -165,8 +186,8 @@ class Writer:
         self._failure = self._failure or doubt
         while self._sent:
             appended = self._sent.popleft()[1]
-            if not appended.confirmed.done():
-                appended.confirmed.set_exception(self._failure)
+            if appended is not None:
+                appended.settle(self._failure)
 
     async def close(self) -> None:
         """Drop the claim; the producer's own stop can hang and is not waited for."""
@@ -220,7 +241,7 @@ class Writer:
         stamp = verdict.stamp
         if verdict.kind == Kind.VOID:
             self.voids += 1
-            if any(verdict.digest == sealed.digest for sealed, _, _ in self._sent):
+            if any(verdict.digest == sealed.digest for sealed, _ in self._sent):
                 raise Deposed(f"an own record is void: {verdict.reason}")
             return
         if verdict.kind == Kind.MARKER:
@@ -228,12 +249,6 @@ class Writer:
         assert stamp is not None
         if not self._sent or self._sent[0][0].digest != verdict.digest:
             raise Doubt(f"a valid record {stamp.n} of this claim that it did not write")
-        _, appended, _ = self._sent.popleft()
-        if stamp.n == appended.last_n and not appended.confirmed.done():
-            appended.confirmed.set_result(record.offset)
-
-
-def bytes_of(record: Sealed) -> int:
-    """Bytes that a record takes in a batch, counted generously."""
-    headers = sum(len(name) + len(data) + 8 for name, data in record.headers)
-    return len(record.key) + len(record.value) + headers + 70
+        _, appended = self._sent.popleft()
+        if appended is not None:
+            appended.settle(record.offset)
