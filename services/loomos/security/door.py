@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from loom.decider import Code, Position, Rejected
-from loom.kit.authority import LEAF_LIFE, Authority, key_of_request, write_secret
+from loom.kit.authority import LEAF_LIFE, Authority, key_of_request
 from loom.kit.caller import Caller
 from loom.kit.token import TOKEN_LIFE_SECONDS, Claims, mint
 from loom.v1 import security_pb2 as pb
@@ -74,9 +74,6 @@ async def prepare(command: Message, caller: Caller, shell: Any) -> Message:
 async def answer(command: Message, receipt: Receipt, caller: Caller, shell: Any) -> Message:
     """What goes back beside the receipt: a token, or a certificate."""
     match command:
-        case pb.CreateFirstAdminRequest():
-            note_enrolled(shell.settings)
-            return receipt
         case pb.LoginRequest():
             return await token(command.user_id, "", receipt, shell)
         case pb.IssueTokenRequest():
@@ -118,13 +115,6 @@ async def prepare_first_admin(
     key = password.pepper(shell.settings.credentials)
     command.password_hash = await password.hashed(command.password, key)
     return command
-
-
-def note_enrolled(settings: Any) -> None:
-    """Let the next start mint no further token; the same command may still be repeated."""
-    path = settings.credentials / "enrolment.json"
-    write_secret(path, json.dumps(json.loads(path.read_bytes()) | {"used": True}))
-    (settings.home / "enrolment.token").unlink(missing_ok=True)
 
 
 async def prepare_user(command: pb.CreateUserRequest, shell: Any) -> pb.CreateUserRequest:

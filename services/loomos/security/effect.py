@@ -14,4 +14,5 @@ async def effect(record: Recorded, shell: Any) -> list[Command]:
     """Tell the supervisor, through the credentials folder, to make no further token."""
     if isinstance(record.event, pb.EnrolmentCompleted):
         write_secret(shell.settings.credentials / "enrolment.json", json.dumps({"used": True}))
+        (shell.settings.home / "enrolment.token").unlink(missing_ok=True)
     return []
