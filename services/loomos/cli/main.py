@@ -1,10 +1,20 @@
 """Composes the `loomos` command from its parts; holds no command itself."""
 
+import os
+import sys
+from typing import Annotated
+
 import typer
 
-from loomos.cli import audit, platform
+from loom.kit.config import InvalidSetting
+from loomos.cli import admin, audit, keys, platform, quotas, session
+from loomos.cli.door import Refused
+from loomos.cli.show import err
 
 __all__ = ["app", "main"]
+
+REFUSED = 1
+BAD_USAGE = 2
 
 app = typer.Typer(
     name="loomos",
@@ -14,12 +24,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 platform.add_to(app)
+session.add_to(app)
+admin.add_to(app)
+app.add_typer(quotas.quota, name="quota")
+app.add_typer(keys.key, name="key")
 app.add_typer(audit.app, name="audit")
 
 
+@app.callback()
+def choose(
+    profile: Annotated[
+        str, typer.Option(help="Whose API key to use; else LOOMOS_PROFILE, else the only one.")
+    ] = "",
+) -> None:
+    """The control plane of an AI-compute fleet."""
+    if profile:
+        os.environ["LOOMOS_PROFILE"] = profile
+
+
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what goes wrong is one line."""
+    try:
+        app()
+    except Refused as refused:
+        story = f" (story {refused.correlation_id})" if refused.correlation_id else ""
+        err.print(f"refused: {refused}{story}", style="red", markup=False)
+        sys.exit(REFUSED)
+    except InvalidSetting as error:
+        err.print(f"error: {error}", style="red", markup=False)
+        sys.exit(BAD_USAGE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""How answers look: tables for people, one JSON object a line for programs.
+
+1. What comes from the platform is text of strangers: it never styles the terminal.
+2. Answers go to standard output, everything else to standard error.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["Json", "done", "err", "fields", "number", "out", "print_json", "short", "table"]
+
+WIDTH_UNKNOWN = 200
+
+# Without a terminal nobody sees a width: ids stay in one piece.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_UNKNOWN)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def print_json(value: Any) -> None:
+    """One object on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """Rows under their headings, or a line that says that there are none."""
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(printable(cell)) for cell in row))
+    if shown.row_count:
+        out.print(shown)
+    else:
+        err.print(empty, markup=False)
+
+
+def fields(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one pair a line; empty values are left out."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="bold")
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in ("", None, [], {}):
+            shown.add_row(name, escape(printable(value)))
+    out.print(shown)
+
+
+def done(text: str, answer: Mapping[str, Any], as_json: bool = False) -> None:
+    """What a command did, with the receipt's id and correlation id for programs."""
+    receipt = answer.get("receipt", answer)
+    if as_json:
+        print_json(receipt)
+        return
+    out.print(escape(printable(text)), soft_wrap=True)
+
+
+def number(holder: Mapping[str, Any], name: str) -> int:
+    """An integer field, which JSON carries as text where it is 64 bits wide."""
+    return int(holder.get(name) or 0)
+
+
+def short(name: Any, prefix: str) -> str:
+    """An enum's value for people: `RUNNING` for `JOB_STATUS_RUNNING`."""
+    return str(name or "").removeprefix(prefix)
+
+
+def printable(value: Any) -> str:
+    """A value in one line without control characters."""
+    return "".join(c if c.isprintable() else "�" for c in str(value))
