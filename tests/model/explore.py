@@ -5,7 +5,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from tests.model.judging import OPEN, Verdicts
+from tests.model.judging import Verdicts
 from tests.model.log import Log
 from tests.model.promises import at_rest, check
 from tests.model.scenario import Scenario
@@ -42,7 +42,12 @@ def setup_of(scenario: Scenario, without: frozenset[str]) -> Setup:
     return Setup(scenario, without, Log(Verdicts(without), strict=strict))
 
 
-def explore(scenario: Scenario, without: frozenset[str] = OPEN, states_max: int = 400_000) -> Found:
+NONE: frozenset[str] = frozenset()
+
+
+def explore(
+    scenario: Scenario, without: frozenset[str] = frozenset(), states_max: int = 400_000
+) -> Found:
     """Every state of the scenario, nearest first, up to the first violation."""
     setup = setup_of(scenario, without)
     start = first_world(scenario)
@@ -73,7 +78,9 @@ def explore(scenario: Scenario, without: frozenset[str] = OPEN, states_max: int 
     return Found(len(parents), len(setup.log.nodes))
 
 
-def walk(scenario: Scenario, seed: int, steps_max: int, without: frozenset[str] = OPEN) -> Found:
+def walk(
+    scenario: Scenario, seed: int, steps_max: int, without: frozenset[str] = frozenset()
+) -> Found:
     """Random walks from the beginning to rest, again and again, `steps_max` steps in all."""
     chance = random.Random(seed)
     setup = setup_of(scenario, without)

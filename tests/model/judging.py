@@ -11,7 +11,7 @@ from loom.log.judge import HEADER, ZERO_DIGEST, Judge, Kind, Stamp, digest
 if TYPE_CHECKING:
     from tests.model.log import Record
 
-__all__ = ["JUDGE_CLAUSES", "OPEN", "START", "Tip", "Verdicts"]
+__all__ = ["JUDGE_CLAUSES", "START", "Tip", "Verdicts"]
 
 JUDGE_CLAUSES = frozenset(
     {
@@ -23,9 +23,6 @@ JUDGE_CLAUSES = frozenset(
         "record_digest",
     }
 )
-
-OPEN = frozenset({"chained_claims"})
-"""Clauses that were found and are not in the production judge yet (ADR 0003)."""
 
 
 class Tip(NamedTuple):
@@ -45,7 +42,7 @@ class Verdicts:
 
     def __init__(self, without: frozenset[str]) -> None:
         self.without = without & JUDGE_CLAUSES
-        self._judge = self._production if self.without == OPEN else self._weakened
+        self._judge = self._production if not self.without else self._weakened
         self.digests: list[bytes] = []
         self.chained: dict[tuple[int, int], int] = {}
         """What the first record of a claim names: its marker, and the valid record before that."""

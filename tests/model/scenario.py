@@ -5,7 +5,7 @@ Every clause of rules 1 to 8 has a name here, and the scenario that needs it.
 
 from typing import NamedTuple
 
-__all__ = ["CLAUSES", "LONG", "RESENT", "SCENARIOS", "WIDE", "Scenario"]
+__all__ = ["CLAUSES", "COVERED", "LONG", "SCENARIOS", "WIDE", "Scenario"]
 
 
 class Scenario(NamedTuple):
@@ -50,6 +50,7 @@ SCENARIOS = {
     "regrown": Scenario(commands=("b", "c"), tries=1, cuts=1),
     "copied": Scenario(claims=2, commands=("b",), tries=1, doubled=1, cuts=1, bases=True),
     "restored": Scenario(writers=1, claims=1, commands=("b",), cuts=1, altered=1, bases=True),
+    "resent": Scenario(commands=("b", "c"), tries=1, doubled=1, cuts=1),
     "snapshots": Scenario(writers=1, claims=1, commands=("a",), bases=True),
 }
 """Small enough to be walked whole by every run of the tests."""
@@ -62,12 +63,9 @@ WIDE = {
 }
 """Walked whole by the command."""
 
-RESENT = Scenario(commands=("b", "c"), tries=1, doubled=1, cuts=1)
-"""A claim's marker and records, sent again after the log has lost its tail."""
-
 LONG = Scenario(
     writers=3, commands=("a", "b", "r", "c", "b!", "x"), tries=4, claims=8, doubled=6, lost=4,
-    crashes=3, forged=4, wiped=2, queries=True, bases=True,
+    crashes=3, forged=4, wiped=2, queries=True, bases=True, cuts=1,
 )  # fmt: skip
 """Too large to be walked whole: for random walks."""
 
@@ -78,6 +76,7 @@ CLAUSES = {
     "record_claim": "forger",
     "record_number": "forger",
     "record_digest": "forger",
+    "chained_claims": "resent",
     "undecodable_stops": "upgrade",
     # rule 3 and the claim: what is answered, and when
     "fresh_claim": "reclaimed",
@@ -111,3 +110,6 @@ CLAUSES = {
     "loss_noticed": "regrown",
 }
 """Each clause, and the scenario in which the world breaks without it."""
+
+COVERED = frozenset({"fresh_claim", "read_to_marker"})
+"""Clauses that the chain through all claims covers: the world breaks only without both."""

@@ -4,8 +4,9 @@ verifier share (design rules 1 and 2, ADR 0003).
 1. A marker is valid iff its epoch is the current epoch + 1; the first one wins. It may begin the
    next incarnation of a restored log.
 2. Any other record is valid iff it carries the current incarnation, epoch and claim, its number is
-   the claim's last + 1, and it names the digest of the claim's record before (the first one: of
-   the marker). Everything else is void, for every reader alike.
+   the claim's last + 1, and it names the digest of the claim's record before. The first one names
+   the marker and, through it, the valid record before that: so a valid event proves that its writer
+   had folded exactly the valid records before it. All else is void, for every reader alike.
 3. Validity depends on the prefix of the log only, and reads nothing but the fixed header `loom`
    and the digest of the stored bytes. A valid record that cannot be decoded is never void.
 """
@@ -50,7 +51,7 @@ class Stamp(NamedTuple):
     m: int
     """How many records the command has."""
     before: bytes
-    """Digest of the claim's record before."""
+    """The chain: digest of the claim's record before, or of the marker and its past."""
 
     def pack(self) -> bytes:
         """The header's 78 bytes."""
@@ -66,7 +67,8 @@ class Base(NamedTuple):
     claim: bytes = bytes(16)
     n: int = 0
     before: bytes = ZERO_DIGEST
-    """Digest of the valid record right before `offset`."""
+    """What the next record must name: the digest of the valid record right before `offset`, or,
+    where that is a marker, of the marker and what stood before it."""
     appended_ms: int = 0
     """The broker's time of that record: the same bytes, appended again, are another record."""
 
@@ -104,6 +106,8 @@ class Verdict(NamedTuple):
     stamp: Stamp | None
     reason: str = ""
     """Why a void record is void."""
+    chain: bytes = ZERO_DIGEST
+    """What the next record must name, where this one is valid."""
 
     @property
     def valid(self) -> bool:
@@ -174,8 +178,11 @@ class Judge:
         self.epoch = stamp.epoch
         self.claim = stamp.claim
         self.n = stamp.n
-        self.before = mark
-        return Verdict(stamp.kind, mark, stamp)
+        if stamp.kind == Kind.MARKER:
+            self.before = hashlib.sha256(mark + self.before).digest()
+        else:
+            self.before = mark
+        return Verdict(stamp.kind, mark, stamp, chain=self.before)
 
     def base(self, next_offset: int, appended_ms: int) -> Base:
         """The base after the last record admitted, which must have closed its command."""

@@ -139,7 +139,7 @@ class Notary:
                 stamp.epoch,
                 stamp.claim,
                 stamp.n,
-                verdict.digest,
+                verdict.chain,
                 time_ms,
             )
             self._place_before, self._place = self._place, Place(after, self._read)

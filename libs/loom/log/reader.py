@@ -50,6 +50,14 @@ class Judged(NamedTuple):
     """The base behind the last command that was complete with this record."""
 
 
+class Seen(NamedTuple):
+    """The last valid record that a reader handed out."""
+
+    offset: int
+    appended_ms: int
+    digest: bytes
+
+
 class Reader:
     """Follows one partition; not shared between tasks."""
 
@@ -61,6 +69,7 @@ class Reader:
         """The base behind the last valid command that was handed out."""
         self._tp = TopicPartition(topic, partition)
         self.next_offset = base.offset
+        self._seen: Seen | None = None
         self._suspicious = False
         self._check_at = float("inf")
         self._consumer = AIOKafkaConsumer(
@@ -114,6 +123,10 @@ class Reader:
             )
         except OffsetOutOfRangeError as error:
             raise self._diverged(f"offset {self.next_offset} is not in the log any more") from error
+        if self._suspicious:
+            # The connection broke meanwhile: what came may belong to a log that regrew.
+            await self._check()
+            return []
         admit = self.judge.admit
         judged = []
         for record in found.get(self._tp, ()):
@@ -121,8 +134,9 @@ class Reader:
                 continue
             verdict = admit(record.key, record.headers, record.value)
             self.next_offset = record.offset + 1
-            if verdict.kind == Kind.MARKER:
-                self._suspicious = True
+            if verdict.valid:
+                self._seen = Seen(record.offset, record.timestamp, verdict.digest)
+                self._suspicious |= verdict.kind == Kind.MARKER
             if verdict.closes:
                 self.base = self.judge.base(record.offset + 1, record.timestamp)
             judged.append(
@@ -163,30 +177,39 @@ class Reader:
         return max(0.0, time.time() - polled_ms / 1000 - FETCH_WAIT_MS / 1000)
 
     async def _check(self) -> None:
-        """Compare the record before the base with the base; go on where the reader stood."""
+        """Read the last valid record again and compare; go on where the reader stood."""
         self._suspicious = False
         self._check_at = time.monotonic() + CHECK_S
-        base = self.base
-        if base.offset > 0:
+        if self.next_offset > 0:
             end = await self.end()
             if end < self.next_offset:
                 raise self._diverged(
                     f"the log ends at {end}, this reader was at {self.next_offset}"
                 )
-            before = await self._record_at(base.offset - 1)
-            stamp = stamp_of(before.headers)
-            if (
-                before.offset != base.offset - 1
-                or before.timestamp != base.appended_ms
-                or stamp is None
-                or (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n)
-                != (base.incarnation, base.epoch, base.claim, base.n)
-                or digest(before.key, before.headers, before.value) != base.before
-            ):
+        if self._seen is not None or self.base.offset > 0:
+            offset = self.base.offset - 1 if self._seen is None else self._seen.offset
+            found = await self._record_at(offset)
+            if found.offset != offset or not self._known(found):
                 raise self._diverged(
-                    f"the record at offset {base.offset - 1} is not the one that was read before"
+                    f"the record at offset {offset} is not the one that was read before"
                 )
         self._consumer.seek(self._tp, self.next_offset)
+
+    def _known(self, found: Any) -> bool:
+        """Whether this is the record that was seen last, or that the stored base speaks of."""
+        mark = digest(found.key, found.headers, found.value)
+        if self._seen is not None:
+            return (found.timestamp, mark) == (self._seen.appended_ms, self._seen.digest)
+        stamp, base = stamp_of(found.headers), self.base
+        if stamp is None or found.timestamp != base.appended_ms:
+            return False
+        # A marker's claim is 128 random bits; what it chains to is not in its own bytes.
+        return (stamp.incarnation, stamp.epoch, stamp.claim, stamp.n) == (
+            base.incarnation,
+            base.epoch,
+            base.claim,
+            base.n,
+        ) and (base.n == 0 or mark == base.before)
 
     async def _record_at(self, offset: int) -> Any:
         self._consumer.seek(self._tp, offset)

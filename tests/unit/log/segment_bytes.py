@@ -1,6 +1,7 @@
 """Makes judged logs and the segment bytes that a broker would keep of them."""
 
 import struct
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def make_log(commands, claim=b"c" * 16, void_every=0):
 
     stamp = Stamp(Kind.MARKER, 0, 1, claim, 0, 1, 1, before)
     put((("loom", stamp.pack()),), b"", b"")
-    before = digest(b"", records[0].headers, b"")
+    before = sha256(digest(b"", records[0].headers, b"") + ZERO_DIGEST).digest()
     for n in range(1, commands + 1):
         stamp = Stamp(Kind.EVENT, 0, 1, claim, n, 1, 1, before)
         headers = (("loom", stamp.pack()), ("ce_type", b"job.submitted"))
