@@ -6,6 +6,7 @@ import uuid
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.appending import append, numbered
 
 from loom.log import envelope
 from loom.log.clock import now_us
@@ -60,19 +61,6 @@ async def claim(bus, topic: str, base: Base = START) -> tuple[Writer, asyncio.Ta
     return writer, asyncio.create_task(writer.confirm())
 
 
-def sealed(writer: Writer, commands: list[list[Draft]]) -> tuple[list, list[asyncio.Future]]:
-    futures = [asyncio.get_running_loop().create_future() for _ in commands]
-    return writer.append(
-        [(drafts, future.set_result) for drafts, future in zip(commands, futures, strict=True)]
-    ), futures
-
-
-async def append(writer: Writer, commands: list[list[Draft]]) -> list[int]:
-    appended, futures = sealed(writer, commands)
-    await writer.send(appended)
-    return [await asyncio.wait_for(one, 10) for one in futures]
-
-
 async def drop(writer: Writer, reading: asyncio.Task) -> None:
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
@@ -112,7 +100,7 @@ async def test_a_second_claim_deposes_the_first(bus, topic):
     with pytest.raises(Deposed):
         await asyncio.wait_for(reading_first, 10)
     with pytest.raises(Deposed):
-        sealed(first, [command("late")])
+        numbered(first, [command("late")])
     await append(second, [command("b")])
     await drop(first, reading_first)
     await drop(second, reading_second)
@@ -122,7 +110,7 @@ async def test_a_deposed_writers_late_records_are_void(bus, topic):
     first, reading_first = await claim(bus, topic)
     reading_first.cancel()
     second, reading_second = await claim(bus, topic)
-    late, _ = sealed(first, [command("late", 2)])
+    late, _ = numbered(first, [command("late", 2)])
     await first.send(late)
     await append(second, [command("b")])
     await drop(first, reading_first)

@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.record.util import calc_crc32c
+from tests.appending import append
 
 from loom.log import envelope
 from loom.log.clock import now_us
@@ -74,9 +75,7 @@ async def write(bus, topic, commands):
             "/loomos/test", "local", "service:test", uuid.uuid4().hex, bytes(32), now_us(),
             now_us(), "story", "",
         )  # fmt: skip
-        appended = writer.append([envelope.draft(events, (1, 2, 3), origin)])
-        await writer.send(appended)
-        await asyncio.wait_for(appended[0].confirmed, 10)
+        await append(writer, [envelope.draft(events, (1, 2, 3), origin)])
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await writer.close()

@@ -5,6 +5,7 @@ import contextlib
 import uuid
 
 import pytest
+from tests.appending import append
 
 from loom.decider import Rejected
 from loom.kit.authorize import Caller, Decision, Scope
@@ -113,10 +114,7 @@ async def write(bus, topic, commands):
     writer = Writer(bus, topic, 0, "test", START)
     await writer.begin(ignore)
     reading = asyncio.create_task(writer.confirm())
-    appended = writer.append(commands)
-    await writer.send(appended)
-    for one in appended:
-        await asyncio.wait_for(one.confirmed, 10)
+    await append(writer, commands)
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await writer.close()
