@@ -5,9 +5,10 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from loom.kit.config import InvalidSetting
-from loomos.cli import admin, audit, keys, platform, quotas, session
+from loomos.cli import admin, audit, bench, jobs, keys, platform, quotas, session
 from loomos.cli.door import Refused
 from loomos.cli.show import err
 
@@ -15,6 +16,7 @@ __all__ = ["app", "main"]
 
 REFUSED = 1
 BAD_USAGE = 2
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="loomos",
@@ -26,9 +28,11 @@ app = typer.Typer(
 platform.add_to(app)
 session.add_to(app)
 admin.add_to(app)
+jobs.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 app.add_typer(audit.app, name="audit")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()
@@ -45,11 +49,16 @@ def choose(
 def main() -> None:
     """Run the command line; what goes wrong is one line."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except Refused as refused:
         story = f" (story {refused.correlation_id})" if refused.correlation_id else ""
         err.print(f"refused: {refused}{story}", style="red", markup=False)
         sys.exit(REFUSED)
+    except TyperException as error:
+        err.print(error.format_message(), style="red", markup=False)
+        sys.exit(BAD_USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except InvalidSetting as error:
         err.print(f"error: {error}", style="red", markup=False)
         sys.exit(BAD_USAGE)

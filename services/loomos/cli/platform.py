@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loom.kit.config import default_home
+from loomos.cli.follow import job_log
 
 __all__ = ["add_to", "home_folder", "start"]
 
@@ -208,10 +209,18 @@ def show(found: dict[str, Any]) -> None:
 
 
 def logs(
-    service: Annotated[str, typer.Argument(help="A service, or kafka, postgres, supervisor.")],
+    service: Annotated[
+        str, typer.Argument(help="A job's id, a service, or kafka, postgres, supervisor.")
+    ],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
 ) -> None:
-    """Show the last lines of a process's log."""
+    """Show a job's log, or the last lines of a process's log.
+
+    Example: loomos logs -f job-local-…
+    """
+    if service.startswith("job-"):
+        job_log(service, follow)
+        return
     folder = home_folder() / "logs"
     known = sorted(path.stem for path in folder.glob("*.log"))
     if service not in known:
