@@ -148,7 +148,7 @@ async def test_both_stores_are_back_with_their_data_after_kill_9(platform):
 
 def test_a_jar_that_differs_from_the_lock_is_named(tmp_path, monkeypatch):
     jar = jars.Jar("org.example:thing:1", "0" * 64, 3)
-    monkeypatch.setattr(jars, "locked", lambda: (jar,))
+    monkeypatch.setattr(jars, "locked", lambda name: (jar,))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "loomos" / "kafka").mkdir(parents=True)
     (tmp_path / "loomos" / "kafka" / "thing-1.jar").write_bytes(b"bad")

@@ -5,6 +5,7 @@
    ever seen. A jar in the cache that differs stops the start and is named.
 3. `python -m loomos.embedded.jars VERSION` prints a new lock. The broker and the logging bridge
    that its release carries are resolved one by one: together they would mix foreign versions.
+4. The benches' tools have a lock of their own (`… VERSION tools`), used in front of the broker's.
 """
 
 import hashlib
@@ -18,9 +19,12 @@ from typing import NamedTuple
 
 from loomos.embedded.process import Unusable
 
-__all__ = ["Jar", "cache_folder", "classpath", "lock_digest", "locked"]
+__all__ = ["BROKER", "TOOLS", "Jar", "cache_folder", "classpath", "lock_digest", "locked"]
 
+BROKER = "kafka.lock"
+TOOLS = "kafka-tools.lock"
 DOWNLOADS_AT_ONCE = 6
+TOOL = "org.apache.kafka:kafka-tools"
 BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl"
 
 
@@ -45,37 +49,39 @@ def cache_folder() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "loomos"
 
 
-def lock_file() -> Path:
-    """The committed lock; beside this module stands a link to it, which a wheel resolves."""
-    return Path(__file__).with_name("kafka.lock")
+def lock_file(name: str) -> Path:
+    """A committed lock; beside this module stands a link to it, which a wheel resolves."""
+    return Path(__file__).with_name(name)
 
 
 def lock_digest() -> str:
-    """What names this set of jars."""
-    return digest(lock_file())
+    """What names the broker's set of jars."""
+    return digest(lock_file(BROKER))
 
 
-def locked() -> tuple[Jar, ...]:
-    """The lock's jars, in class path order."""
-    lines = [line.split() for line in lock_file().read_text().splitlines()]
+def locked(name: str = BROKER) -> tuple[Jar, ...]:
+    """A lock's jars, in class path order."""
+    lines = [line.split() for line in lock_file(name).read_text().splitlines()]
     return tuple(
         Jar(coordinate, digest, int(size))
         for coordinate, digest, size in (line for line in lines if line and line[0] != "#")
     )
 
 
-def classpath(say: Callable[[str], None]) -> str:
+def classpath(say: Callable[[str], None], name: str = BROKER) -> str:
     """The checked class path; fetches what is missing, telling size and number first."""
     folder = cache_folder() / "kafka"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Unusable(f"cache folder {folder} cannot be made: {error.strerror}") from error
-    jars = locked()
+    jars = locked(name)
     missing = [jar for jar in jars if not (folder / jar.file).exists()]
     if missing:
         mebibytes = sum(jar.size_bytes for jar in missing) / 2**20
-        say(f"fetching Kafka, once: {len(missing)} jars, {mebibytes:.0f} MiB, about 20 s")
+        seconds = 20 if name == BROKER else 3
+        count = f"{len(missing)} jar{'s' if len(missing) > 1 else ''}"
+        say(f"fetching Kafka, once: {count}, {mebibytes:.0f} MiB, about {seconds} s")
         fetch(missing, folder)
     with ThreadPoolExecutor() as pool:
         for jar, found in zip(
@@ -148,5 +154,20 @@ def lock(version: str) -> str:
     return head + "".join(f"{found[coordinate]}\n" for coordinate in sorted(found))
 
 
+def lock_tools(version: str) -> str:
+    """A new lock's text for the tools: their jar alone, for the broker's jars stand behind it.
+
+    What else it declares is Connect's web server, which no performance tool loads.
+    """
+    import jgo
+
+    coordinate = f"{TOOL}:{version}"
+    one = next(one for one in jgo.resolve(coordinate) if one.artifactId == "kafka-tools")
+    path = one.resolve()
+    head = "# The benches' jar beside kafka.lock: group:artifact:version, sha256, bytes.\n"
+    return head + f"{coordinate} {digest(path)} {path.stat().st_size}\n"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(lock(sys.argv[1]))
+    made = lock_tools if sys.argv[2:] == ["tools"] else lock
+    sys.stdout.write(made(sys.argv[1]))
