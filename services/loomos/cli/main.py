@@ -8,7 +8,19 @@ import typer
 from typer.exceptions import TyperException
 
 from loom.kit.config import InvalidSetting
-from loomos.cli import admin, audit, bench, jobs, keys, platform, quotas, session
+from loomos.cli import (
+    admin,
+    audit,
+    bench,
+    costs,
+    jobs,
+    keys,
+    models,
+    nodes,
+    platform,
+    quotas,
+    session,
+)
 from loomos.cli.door import Refused
 from loomos.cli.show import err
 
@@ -28,7 +40,10 @@ app = typer.Typer(
 platform.add_to(app)
 session.add_to(app)
 admin.add_to(app)
+nodes.add_to(app)
 jobs.add_to(app)
+models.add_to(app)
+costs.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 app.add_typer(audit.app, name="audit")
