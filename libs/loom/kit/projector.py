@@ -1,15 +1,16 @@
 """Keeps a service's read models in step with a partition of a topic.
 
 1. What a batch writes and the position move in one transaction, by compare-and-set: exactly once,
-   and an earlier owner that wakes up writes nothing (`Fenced`).
+   and an earlier owner that wakes up writes nothing (`Fenced`). The position moves first: who waits
+   for its row (a rebuild holds it while it swaps the tables) has written nothing yet.
 2. A position lies on a command's boundary, so a command is projected whole or not at all.
 3. A record that cannot be projected is tried again, then parked as a dead letter together with the
    position; the records of its stream that follow are parked behind it. Nothing is skipped.
+4. `redeem` takes parked records back in the log's order, from whatever process it is called.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
 
 import psycopg
 import structlog
@@ -24,16 +25,6 @@ __all__ = ["Projector"]
 
 ATTEMPTS_MAX = 3
 Project = Callable[[Recorded], list[Statement]]
-
-
-class Parked(NamedTuple):
-    """A record that waits as a dead letter."""
-
-    record: Judged
-    stream: str
-    type: str
-    reason: str
-    attempts: int
 
 
 class Projector:
@@ -84,12 +75,65 @@ class Projector:
             return False
         return True
 
+    async def redeem(self, stream: str = "") -> int:
+        """Project what is parked, of one stream or of all, and give how many records it were.
+
+        What still cannot be projected stays parked, and with it what follows it in its stream. The
+        projection stands still meanwhile.
+        """
+        async with self._store.connection() as connection:
+            await connection.execute(
+                "SELECT FROM positions WHERE projection = %s AND topic = %s AND partition = %s "
+                "FOR UPDATE",
+                self._place,
+            )
+            offsets = await self._waiting(connection, stream)
+            return await self._redeem(connection, await self._read(offsets))
+
+    async def _read(self, offsets: Collection[int]) -> list[Recorded]:
+        """The records at these offsets, from the log as it is judged from its beginning."""
+        found: list[Recorded] = []
+        if not offsets:
+            return found
+        reader = Reader(self._bus, self.topic, self.partition)
+        await reader.start()
+        try:
+            while len(found) < len(offsets):
+                for record in await reader.batch():
+                    if record.offset in offsets:
+                        found.append(reader.recorded(record))
+        finally:
+            await reader.stop()
+        return found
+
+    async def _redeem(self, connection: Connection, records: list[Recorded]) -> int:
+        stuck: set[str] = set()
+        done = 0
+        for recorded in records:
+            if recorded.stream in stuck:
+                continue
+            reason = await self._try(connection, recorded)
+            if reason:
+                stuck.add(recorded.stream)
+                self._log.error("still a dead letter", offset=recorded.position.offset)
+                continue
+            await connection.execute(
+                "DELETE FROM dead_letters WHERE projection = %s AND topic = %s "
+                "AND partition = %s AND record_offset = %s",
+                (*self._place, recorded.position.offset),
+            )
+            done += 1
+        return done
+
+    @property
+    def _place(self) -> tuple[str, str, int]:
+        return self._name, self.topic, self.partition
+
     async def _follow(self) -> None:
-        stored, self._epoch = await self._store.claim_position(
-            self._name, self.topic, self.partition, START.text()
-        )
-        self.base = Base.parse(stored)
-        await self._load_blocked()
+        stored, self._epoch = await self._store.claim_position(*self._place, START.text())
+        async with self._store.connection() as connection:
+            self.blocked = set((await self._waiting(connection)).values())
+        await self._stand(Base.parse(stored))
         reader = Reader(self._bus, self.topic, self.partition, self.base)
         await reader.start()
         try:
@@ -100,52 +144,55 @@ class Projector:
                 if reader.base == self.base:
                     continue
                 ready = [record for record in waiting if record.offset < reader.base.offset]
-                await self._apply(reader, ready, reader.base)
+                await self._apply([reader.recorded(record) for record in ready], reader.base)
                 waiting = waiting[len(ready) :]
         finally:
             await reader.stop()
 
-    async def _apply(self, reader: Reader, records: list[Judged], base: Base) -> None:
-        try:
-            await self._apply_together(reader, records, base)
-        except (Fenced, psycopg.OperationalError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong is one record's fault
-            self._log.warning("batch refused, taking records one by one", reason=repr(error))
-            await self._apply_singly(reader, records, base)
+    async def _stand(self, base: Base) -> None:
         self.base = base
         async with self._moved:
             self._moved.notify_all()
 
-    async def _apply_together(self, reader: Reader, records: list[Judged], base: Base) -> None:
-        if self.blocked:
-            raise LookupError("streams wait behind dead letters")
-        statements: list[Statement] = []
-        for record in records:
-            statements += self._project(reader.recorded(record))
+    async def _apply(self, records: list[Recorded], base: Base) -> None:
+        try:
+            await self._apply_together(records, base)
+        except (Fenced, psycopg.OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong is one record's fault
+            self._log.warning("batch refused, taking records one by one", reason=repr(error))
+            await self._apply_singly(records, base)
+        await self._stand(base)
+
+    async def _apply_together(self, records: list[Recorded], base: Base) -> None:
         async with self._store.connection() as connection:
+            await self._move(connection, base)
+            flowing = [one for one in records if not await self._held_back(connection, one)]
+            statements: list[Statement] = []
+            for recorded in flowing:
+                statements += self._project(recorded)
             await run_all(connection, statements)
-            await self._move(connection, base)
 
-    async def _apply_singly(self, reader: Reader, records: list[Judged], base: Base) -> None:
+    async def _apply_singly(self, records: list[Recorded], base: Base) -> None:
         async with self._store.connection() as connection:
-            for record in records:
-                recorded = reader.recorded(record)
-                if recorded.stream in self.blocked:
-                    reason = "waits behind an earlier dead letter of its stream"
-                    await self._park(
-                        connection, Parked(record, recorded.stream, recorded.type, reason, 0)
-                    )
-                    continue
-                parked = await self._try(connection, record, recorded)
-                if parked is not None:
-                    self.blocked.add(recorded.stream)
-                    await self._park(connection, parked)
             await self._move(connection, base)
+            for recorded in records:
+                if await self._held_back(connection, recorded):
+                    continue
+                reason = await self._try(connection, recorded)
+                if reason:
+                    await self._park(connection, recorded, reason, ATTEMPTS_MAX)
+                    self.blocked.add(recorded.stream)
 
-    async def _try(
-        self, connection: Connection, record: Judged, recorded: Recorded
-    ) -> Parked | None:
+    async def _held_back(self, connection: Connection, recorded: Recorded) -> bool:
+        """Park a record whose stream waits behind a dead letter."""
+        if recorded.stream not in self.blocked:
+            return False
+        await self._park(connection, recorded, "waits behind a dead letter of its stream", 0)
+        return True
+
+    async def _try(self, connection: Connection, recorded: Recorded) -> str:
+        """Project one record; why it cannot be done, or ""."""
         reason = ""
         for _ in range(ATTEMPTS_MAX):
             try:
@@ -156,41 +203,34 @@ class Projector:
             except Exception as error:  # noqa: BLE001 - parked with its reason
                 reason = f"{type(error).__name__}: {error}"[:1000]
             else:
-                return None
-        return Parked(record, recorded.stream, recorded.type, reason, ATTEMPTS_MAX)
+                return ""
+        return reason
 
-    async def _park(self, connection: Connection, parked: Parked) -> None:
-        self._log.error(
-            "dead letter", offset=parked.record.offset, stream=parked.stream, reason=parked.reason
-        )
+    async def _park(
+        self, connection: Connection, recorded: Recorded, reason: str, attempts: int
+    ) -> None:
+        offset = recorded.position.offset
+        self._log.error("dead letter", offset=offset, stream=recorded.stream, reason=reason)
         await connection.execute(
             "INSERT INTO dead_letters (projection, topic, partition, record_offset, stream, type, "
             "reason, attempts) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                self._name,
-                self.topic,
-                self.partition,
-                parked.record.offset,
-                parked.stream,
-                parked.type,
-                parked.reason,
-                parked.attempts,
-            ),
+            (*self._place, offset, recorded.stream, recorded.type, reason, attempts),
         )
 
     async def _move(self, connection: Connection, base: Base) -> None:
         step = (self.base.text(), base.text())
-        await Store.move_position(
-            connection, self._name, self.topic, self.partition, step, self._epoch
-        )
+        await Store.move_position(connection, *self._place, step, self._epoch)
+        if self.blocked:
+            # Somebody may have redeemed them meanwhile; nobody else adds to them.
+            self.blocked = set((await self._waiting(connection)).values())
 
-    async def _load_blocked(self) -> None:
-        async with self._store.connection() as connection:
-            rows = await (
-                await connection.execute(
-                    "SELECT DISTINCT stream FROM dead_letters WHERE projection = %s "
-                    "AND topic = %s AND partition = %s",
-                    (self._name, self.topic, self.partition),
-                )
-            ).fetchall()
-        self.blocked = {row["stream"] for row in rows}
+    async def _waiting(self, connection: Connection, stream: str = "") -> dict[int, str]:
+        """The parked records by offset, each with its stream."""
+        rows = await (
+            await connection.execute(
+                "SELECT record_offset, stream FROM dead_letters WHERE projection = %s "
+                "AND topic = %s AND partition = %s AND %s IN ('', stream) ORDER BY record_offset",
+                (*self._place, stream),
+            )
+        ).fetchall()
+        return {row["record_offset"]: row["stream"] for row in rows}
