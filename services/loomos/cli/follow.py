@@ -42,7 +42,9 @@ def follow_to_end(door: Door, job_id: str, as_json: bool) -> str:
                 failures = 0
                 if number(update, "version") <= seen:
                     continue
-                seen, status = number(update, "version"), str(update.get("status"))
+                seen = number(update, "version")
+                if short(update.get("status"), "JOB_STATUS_") != "UNSPECIFIED":
+                    status = str(update.get("status"))
                 show_update(update, as_json)
         except Refused as refused:
             failures += 1
@@ -62,10 +64,11 @@ def show_update(update: dict[str, Any], as_json: bool) -> None:
         f"{one['name']}={one.get('value', 0):.4g}" for one in update.get("metrics", [])
     )
     progress = number(update, "progress_basis_points")
+    status = short(update.get("status"), "JOB_STATUS_").replace("UNSPECIFIED", "")
     share = f" {100 * progress / BASIS_POINTS:.0f} %" if progress else ""
     out.print(
         f"[dim]{time_text(number(update, 'at_us'))}[/dim] "
-        f"[bold]{short(update.get('status'), 'JOB_STATUS_'):<13}[/bold] "
+        f"[bold]{status:<13}[/bold] "
         f"{escape(printable(update.get('text', '')))}{share} {escape(printable(metrics))} "
         f"[dim]{escape(printable(update.get('event_id', '')))}[/dim]",
         soft_wrap=True,
@@ -109,8 +112,15 @@ def top(
 def look(door: Door) -> dict[str, Any]:
     """The cluster, its jobs and its queue, now."""
     running = {"statuses": "JOB_STATUS_RUNNING", "page_size": TOP_JOBS}
+    try:
+        cluster = door.call("GET", "/api/v1/cluster/metrics")
+    except Refused as refused:
+        # A researcher sees jobs, not machines.
+        if refused.code != "PERMISSION_DENIED":
+            raise
+        cluster = {}
     return {
-        "cluster": door.call("GET", "/api/v1/cluster/metrics"),
+        "cluster": cluster,
         "running": door.call("GET", "/api/v1/jobs", params=running).get("jobs", []),
         "queue": door.call("GET", "/api/v1/queue", params={"page_size": TOP_JOBS}),
         "at_us": time.time_ns() // 1000,

@@ -84,13 +84,14 @@ def job(job_id: str, as_json: Json = False) -> None:
     outcome = short(result.get("outcome"), "RUN_OUTCOME_")
     ended = f"{outcome}, exit code {result.get('exit_code', 0)} {result.get('detail', '')}"
     budget = number(spec, "budget_micro_dollars")
+    waits = short(found.get("reason"), "UNPLACED_REASON_") != "UNSPECIFIED"
     fields(
         (
             ("job", found["job_id"]),
             ("name", spec.get("name")),
             ("project", found.get("project_id")),
             ("status", short(found.get("status"), "JOB_STATUS_")),
-            ("waits because", found.get("reason_detail", "")),
+            ("waits because" if waits else "note", found.get("reason_detail", "")),
             ("place in the queue", number(found, "queue_position") or ""),
             ("command", " ".join([*spec.get("command", []), *spec.get("args", [])])),
             ("resources", resources_text(spec.get("resources") or {}, spec.get("gpu_model", ""))),
@@ -126,10 +127,7 @@ def why(job_id: str, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    status = short(found.get("status"), "JOB_STATUS_")
-    out.print(
-        f"[bold]{status}[/bold]: {escape(printable(found.get('summary', '')))}", soft_wrap=True
-    )
+    out.print(f"[bold]{escape(printable(found.get('summary', '')))}[/bold]", soft_wrap=True)
     rows = (
         (
             time_text(number(fact, "at_us")),

@@ -176,8 +176,10 @@ def node_run(name: Name, folder: Dir = None) -> None:
         told = f"{folder} holds no node ({error}): join first with `loomos node join`"
         raise Refused(0, "FAILED_PRECONDITION", told) from error
     own |= {"LOOMOS_NODE_DIR": str(folder), "LOOMOS_CREDENTIALS": str(folder / "credentials")}
-    # A variable given by hand wins over what was said when the node joined.
-    raise typer.Exit(run_service("node-agent", own | dict(os.environ)))
+    for variable, value in own.items():
+        # One given by hand wins over what was said when the node joined.
+        os.environ.setdefault(variable, value)
+    raise typer.Exit(run_service("node-agent"))
 
 
 @node.command("cordon")
