@@ -13,11 +13,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from loom.decider import Code, Position, Rejected
 from loom.kit import tls
+from loom.kit.authority import Authority
 from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.kit.rpc import Served, serve
-from loomos.embedded.authority import Authority
 
 
 def settings(home: Path, kind: str, name: str) -> Settings:
