@@ -81,7 +81,6 @@ async def rebuild(
             await swap_schemas(connection, store.schema, new)
         else:
             await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(new)))
-        await connection.execute(set_path(store.schema))
     return compared
 
 
@@ -127,7 +126,6 @@ async def replay(
         async with store.connection() as connection:
             await connection.execute(set_path(schema))
             await copy_range(service, bus, connection, target, start, progress)
-            await connection.execute(set_path(store.schema))
         done.append(target)
     return done
 
@@ -201,5 +199,5 @@ async def swap_schemas(connection: Connection, live: str, new: str) -> None:
 
 
 def set_path(schema: str) -> sql.Composed:
-    """Make a schema the one that unqualified names mean, for this session."""
-    return sql.SQL("SET search_path TO {}").format(sql.Identifier(schema))
+    """Make a schema the one that unqualified names mean, until the transaction ends."""
+    return sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema))
