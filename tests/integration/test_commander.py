@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass, field
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loom.decider import Code, Rejected, Resource
 from loom.kit.authorize import Caller, Decision, Scope
@@ -16,7 +15,6 @@ from loom.kit.entries import Entry
 from loom.kit.errors import Failure
 from loom.log.clock import now_us
 from loom.log.reader import follow
-from loom.log.topics import connection
 from loom.v1 import common_pb2, resource_manager_pb2
 
 pytestmark = [pytest.mark.bus]
@@ -72,25 +70,6 @@ def tally_service(topic: str) -> Service:
         project=lambda recorded: [],
         schema="",
     )
-
-
-@pytest.fixture
-def bus(platform):
-    return platform.administrator
-
-
-@pytest.fixture
-async def topic(bus):
-    name = f"test.{uuid.uuid4().hex[:12]}"
-    admin = AIOKafkaAdminClient(**connection(bus))
-    await admin.start()
-    settings = {"message.timestamp.type": "LogAppendTime"}
-    await admin.create_topics([NewTopic(name, 1, 1, topic_configs=settings)])
-    while name not in await admin.list_topics():
-        await asyncio.sleep(0.02)
-    yield name
-    await admin.delete_topics([name])
-    await admin.close()
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.appending import append, numbered
 
 from loom.log import envelope
@@ -18,25 +17,6 @@ from loom.log.writer import Deposed, Writer
 from loom.v1 import common_pb2
 
 pytestmark = [pytest.mark.bus]
-
-
-@pytest.fixture
-def bus(platform):
-    return platform.administrator
-
-
-@pytest.fixture
-async def topic(bus):
-    name = f"test.{uuid.uuid4().hex[:12]}"
-    admin = AIOKafkaAdminClient(**connection(bus))
-    await admin.start()
-    settings = {"message.timestamp.type": "LogAppendTime"}
-    await admin.create_topics([NewTopic(name, 1, 1, topic_configs=settings)])
-    while name not in await admin.list_topics():
-        await asyncio.sleep(0.02)
-    yield name
-    await admin.delete_topics([name])
-    await admin.close()
 
 
 def command(stream: str, count: int = 1, text: str = "") -> list[Draft]:

@@ -33,25 +33,6 @@ COMMANDS = 60
 
 
 @pytest.fixture
-def bus(platform):
-    return platform.administrator
-
-
-@pytest.fixture
-async def topic(bus):
-    name = f"test.{uuid.uuid4().hex[:12]}"
-    admin = AIOKafkaAdminClient(**connection(bus))
-    await admin.start()
-    settings = {"message.timestamp.type": "LogAppendTime", "flush.messages": "1"}
-    await admin.create_topics([NewTopic(name, 1, 1, topic_configs=settings)])
-    while name not in await admin.list_topics():
-        await asyncio.sleep(0.02)
-    yield name
-    await admin.delete_topics([name])
-    await admin.close()
-
-
-@pytest.fixture
 async def seals(bus):
     made = Seals(bus)
     await made.start()
