@@ -85,10 +85,10 @@ class Authority:
         leaf = self.sign(public, kind, name, LEAF_LIFE)
         return leaf.public_bytes(serialization.Encoding.PEM)
 
-    def broker_keystore(self, path: Path) -> None:
+    def broker_keystore(self, path: Path, name: str = "kafka") -> None:
         """Write the broker's key and certificate as Kafka reads them: one PEM file."""
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = self.sign(key.public_key(), "broker", "kafka", BROKER_LIFE)
+        leaf = self.sign(key.public_key(), "broker", name, BROKER_LIFE)
         write_secret(path, private_pem(key) + leaf.public_bytes(serialization.Encoding.PEM))
 
     def sign(

@@ -81,13 +81,16 @@ def rules(readers: Iterable[str]) -> set[Rule]:
     }
 
 
-async def apply(bus: Bus, passwords: Mapping[str, str]) -> None:
-    """Give each user its password and make the standing rules those of the table."""
+async def apply(bus: Bus, passwords: Mapping[str, str], readers: Iterable[str] = ()) -> None:
+    """Give each user its password and make the standing rules those of the table.
+
+    Where certificates name the users there are no passwords, and `readers` says who they are.
+    """
     admin = AIOKafkaAdminClient(**connection(bus), client_id="loomos-access")
     await admin.start()
     try:
         await upsert(admin, passwords)
-        wanted = rules(passwords)
+        wanted = rules({*passwords, *readers})
         standing = await described(admin)
         if missing := sorted(wanted - standing):
             answer = await send(admin, Create(missing))

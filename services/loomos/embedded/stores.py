@@ -198,7 +198,7 @@ class Stores:
         deadline = asyncio.get_running_loop().time() + ACCESS_SECONDS
         while True:
             try:
-                await access.apply(bus, {} if bus.kafka_security == "SSL" else users)
+                await access.apply(bus, {} if bus.kafka_security == "SSL" else users, users)
                 await topics.ensure(bus)
             except (access.AccessFailed, topics.MisconfiguredTopic) as error:
                 raise Unusable(str(error)) from error
