@@ -19,8 +19,10 @@ from loomos.cli import (
     nodes,
     platform,
     quotas,
+    replay,
     session,
 )
+from loomos.cli.demo import story
 from loomos.cli.door import Refused
 from loomos.cli.show import err
 
@@ -38,12 +40,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 platform.add_to(app)
+story.add_to(app)
 session.add_to(app)
 admin.add_to(app)
 nodes.add_to(app)
 jobs.add_to(app)
 models.add_to(app)
 costs.add_to(app)
+replay.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 app.add_typer(audit.app, name="audit")

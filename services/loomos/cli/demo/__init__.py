@@ -1,5 +1,5 @@
-"""`loomos demo`: one real training job, end to end, told step by step with the events that prove it.
+"""`loomos demo`: one real training job, end to end, each step told with the event that proves it.
 
 One module a chapter, in the order of the story: people, nodes, training, preemption, crashes,
-serving, costs, audit, tampering. `stage.py` holds what they share; `story.py` is the command.
+ending, serving, costs, audit, tampering. `stage.py` is what they share; `story.py` the command.
 """

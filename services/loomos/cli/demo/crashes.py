@@ -42,7 +42,7 @@ def resource_manager(stage: Stage) -> None:
 
 
 def agents(stage: Stage) -> None:
-    """Two agents die alone: one job goes on, another ends meanwhile, and both are known of after."""
+    """Two agents die alone: one job goes on, another ends meanwhile; nothing of it is missed."""
     training = stage.watches["training"]
     selector = {"kind": "cpu"}
     spec = jobs.spec("short", "urgent.py", [SHORT_SECONDS], node_selector=selector)

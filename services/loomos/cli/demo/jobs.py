@@ -49,9 +49,7 @@ def spec(name: str, script: str, args: Sequence[str], gpus: int = 0, **more: Any
 
 def submit(stage: Stage, name: str, job: dict[str, Any]) -> Watch:
     """Submit a job as the researcher and follow it."""
-    receipt = stage.researcher.call(
-        "POST", "/api/v1/jobs", {"project_id": PROJECT, "spec": job}
-    )
+    receipt = stage.researcher.call("POST", "/api/v1/jobs", {"project_id": PROJECT, "spec": job})
     stage.ids[name] = receipt["id"]
     stage.ids[f"{name}-story"] = receipt["correlation_id"]
     stage.watches[name] = Watch(stage.researcher, receipt["id"])

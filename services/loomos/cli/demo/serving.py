@@ -15,6 +15,8 @@ from loomos.cli.door import Profile
 __all__ = ["play"]
 
 STEP = 7
+MEASURED = ("accuracy", "precision", "recall")
+WANTED = 0.8
 DEPLOY_SECONDS = 60
 CLASSIFY_SECONDS = 120
 
@@ -41,7 +43,8 @@ def registered(stage: Stage) -> None:
     checkpoint = base64.b64decode(lineage["checkpoint_sha256"]).hex()
     require(len(digest) == len(checkpoint) == 64, f"its lineage is {lineage}")
     metrics = {one["name"]: int(one["value_ppm"]) / 1e6 for one in version["metrics"]}
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in sorted(metrics.items()))
+    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in MEASURED)
+    require(all(metrics[name] > WANTED for name in MEASURED), f"it measured {shown}")
     told = f"{model_id} version 1: {shown}; job {lineage['job_id']} run {lineage['run']}, "
     stage.ids["model"] = model_id
     stage.held(
@@ -91,5 +94,7 @@ def classified(stage: Stage, outsider: Outsider, endpoint: dict[str, Any]) -> No
     require(done.returncode == 0, f"tritonclient: {done.stderr.strip()[-400:]} {done.stdout}")
     found = json.loads(done.stdout)
     told = f"tritonclient read {found['images']} digits that the model never saw: "
-    shares = ", ".join(f"{share:.1%} right over {door}" for door, share in found["accuracy"].items())
+    shares = ", ".join(
+        f"{share:.1%} right over {door}" for door, share in found["accuracy"].items()
+    )
     stage.held(STEP, told + shares, stage.event("token.issued", key_id))

@@ -143,12 +143,13 @@ class Stage:
             check=False,
         )
 
-    def close(self) -> None:
-        """End what the story started beside the platform."""
+    def close(self, keep: bool) -> None:
+        """End what the story started beside the platform; its nodes too, unless it stays up."""
         for watch in self.watches.values():
             watch.close()
         for agent in self.agents.values():
-            agent.kill_node()
+            if not keep:
+                agent.kill_node()
         for helper in self.helpers:
             helper.kill()
             helper.wait()
