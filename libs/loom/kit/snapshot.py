@@ -10,10 +10,14 @@ import hashlib
 import importlib
 import io
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import structlog
+from google.protobuf.message import Message
 
 from loom.kit.answers import Answers
 from loom.kit.contract import Service
@@ -35,7 +39,7 @@ PLAIN = frozenset(
         ("copyreg", "__newobj__"),
     )
 )
-OURS = ("loom.decider", "loom.v1.", "loom.kit.answers", "loomos.")
+OURS = ("loom.decider", "loom.v1.", "loom.kit.answers", "loom.log.judge", __name__, "loomos.")
 
 
 @dataclass(slots=True)
@@ -60,23 +64,28 @@ class Loader(pickle.Unpickler):
         """The class, or UnpicklingError."""
         if (module_name, global_name) in PLAIN:
             return super().find_class(module_name, global_name)
-        if module_name.startswith(OURS) or module_name == __name__:
+        if module_name.startswith(OURS) and "." not in global_name:
             found = super().find_class(module_name, global_name)
-            if isinstance(found, type):
+            if isinstance(found, type) and found.__module__ == module_name and holds_data(found):
                 return found
-        if module_name == "loom.log.judge" and global_name == "Base":
-            return Base
         raise pickle.UnpicklingError(f"{module_name}.{global_name} has no place in a snapshot")
+
+
+def holds_data(found: type) -> bool:
+    """True for classes that making an instance of does nothing else."""
+    return is_dataclass(found) or found is Answers or issubclass(found, Enum | Message | tuple)
 
 
 @cache
 def code_digest(service_name: str) -> str:
-    """Digest of the code that folds: the service's pure verbs and the contracts."""
+    """Digest of the code that folds: the service's verbs, the contracts, and the folder itself."""
     whole = hashlib.sha256()
     package = importlib.import_module(f"loomos.{service_name.replace('-', '_')}")
     folders = [Path(path) for path in package.__path__]
     contracts = importlib.import_module("loom.v1")
     folders += [Path(path) for path in contracts.__path__]
+    for name in ("answers.py", "folder.py"):
+        whole.update((Path(__file__).parent / name).read_bytes())
     for folder in folders:
         for path in sorted(folder.rglob("*.py")):
             whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
@@ -127,5 +136,9 @@ async def load(service: Service, store: Store, partition: int) -> Snapshot | Non
         ).fetchone()
     if row is None or hashlib.sha256(row["state"]).digest() != row["digest"]:
         return None
-    found = Loader(io.BytesIO(row["state"])).load()
+    try:
+        found = Loader(io.BytesIO(row["state"])).load()
+    except Exception as error:  # noqa: BLE001 - bytes that are no snapshot may fail in any way
+        structlog.get_logger().error("snapshot ignored", topic=service.topic, reason=repr(error))
+        return None
     return found if isinstance(found, Snapshot) and found.base != START else None
