@@ -13,8 +13,10 @@ from loomos.cli import (
     audit,
     bench,
     costs,
+    docs,
     jobs,
     keys,
+    letters,
     models,
     nodes,
     platform,
@@ -50,7 +52,9 @@ costs.add_to(app)
 replay.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
+letters.add_to(app)
 app.add_typer(audit.app, name="audit")
+app.add_typer(docs.app, name="docs")
 app.add_typer(bench.app, name="bench")
 
 
