@@ -6,7 +6,8 @@
    twin was read back.
 3. A command whose decision read state leaves at least one record. Refusals are events too; what one
    caller may leave of them is limited, and beyond it he is told so instead of the verdict.
-4. Encoded and size-checked before `evolve`. A refusal founds no shard.
+4. Encoded and size-checked before `evolve`. What leaves no event of the service's own founds no
+   shard, so live and refolded states are the same.
 """
 
 import asyncio
@@ -26,13 +27,13 @@ from loom.kit.entries import (
     tenant_of,
     unknown_subject,
 )
-from loom.kit.errors import Failure
-from loom.kit.folder import Folder
-from loom.kit.snapshot import Snapshot
+from loom.kit.errors import Failure, failure_of
+from loom.kit.folder import SHELL_EVENTS
+from loom.kit.snapshot import Snapshot, unfold
 from loom.log import envelope
 from loom.log.clock import Clock, now_us
 from loom.log.envelope import Draft, Origin, token_of
-from loom.log.judge import START, Base
+from loom.log.judge import START
 from loom.log.topics import Bus
 from loom.log.writer import COMMAND_BYTES_MAX, Doubt, Settle
 from loom.v1 import common_pb2
@@ -51,10 +52,9 @@ class Desk:
     def __init__(
         self, service: Service, bus: Bus, partition: int, known: Snapshot | None = None
     ) -> None:
-        heard = {} if known is None else {k: Base.parse(v) for k, v in known.inputs.items()}
         self.service = service
         self.partition = partition
-        self.folder = Folder(service, bus, partition, heard)
+        self.folder = unfold(service, bus, partition, known)
         self.answers = Answers()
         self.clock = Clock()
         self.base = START
@@ -66,8 +66,6 @@ class Desk:
         """Command token → the entry that was decided, and its twins."""
         self._refusals: dict[str, tuple[int, int]] = {}
         if known is not None:
-            self.folder.states, self.folder.template = known.states, known.template
-            self.folder.versions, self.folder.stories = known.versions, known.stories
             self.answers = known.answers
             self.clock.witness(known.last_us)
             self.base = known.base
@@ -82,7 +80,8 @@ class Desk:
     def decide(self, entry: Entry) -> Decided | None:
         """One command's records and what to do once confirmed; None when it has a twin.
 
-        Raises Failure where nothing is recorded: too large, or too many refusals.
+        Raises Failure where nothing is recorded: too large, too many refusals, a decision that
+        broke down.
         """
         token = token_of(entry.caller.principal, entry.command_id)
         flying = self._inflight.get(token)
@@ -95,16 +94,20 @@ class Desk:
             return None
         at_us = self.clock.tick(min(entry.issued_at_us, now_us()))
         founded = entry.shard not in self.folder.states
-        events, refused = self._events(entry, at_us)
-        drafts = self._drafts(entry, events, at_us, token)
-        size = sum(record.size for record in drafts)
-        if refused or size > COMMAND_BYTES_MAX:
+        try:
+            events, refused = self._events(entry, at_us)
+        except Failure:
             if founded:
                 self.folder.states.pop(entry.shard, None)
-            if refused:
-                self._limit_refusals(entry.caller.principal)
-            else:
-                raise too_large(size)
+            raise
+        drafts = self._drafts(entry, events, at_us, token)
+        size = sum(record.size for record in drafts)
+        if founded and (size > COMMAND_BYTES_MAX or isinstance(events[0], SHELL_EVENTS)):
+            self.folder.states.pop(entry.shard, None)
+        if refused:
+            self._limit_refusals(entry.caller.principal)
+        elif size > COMMAND_BYTES_MAX:
+            raise too_large(size)
         for record in drafts:
             self.folder.apply(entry.shard, record.stream, record.version, record.event)
             self.folder.remember(record.stream, entry.correlation_id, record.id)
@@ -192,6 +195,9 @@ class Desk:
                 subject=subject_of(request),
             )
             return [refused], True
+        except Exception as error:
+            # Deciding is pure, so nothing has changed: one caller's command fails, not the owner.
+            raise failure_of(error, entry.correlation_id) from error
         if not events:
             events.append(
                 common_pb2.CommandAcknowledged(

@@ -121,9 +121,13 @@ class Writer:
     def append(self, commands: list[tuple[list[Draft], Settle]]) -> list[Appended]:
         """Number and seal the commands' records; `send` must follow with what this returned.
 
+        After a Doubt it raises that, and every command is told.
+
         Each command is at least one record and at most COMMAND_BYTES_MAX, checked by the caller.
         """
         if self._failure:
+            for _, settle in commands:
+                settle(self._failure)
             raise self._failure
         incarnation = self.reader.judge.incarnation
         made = []
