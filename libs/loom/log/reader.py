@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -91,16 +92,24 @@ class Reader:
             self._watch_connections()
             self._consumer.assign([self._tp])
             await self._check()
-        except (KafkaError, TimeoutError) as error:
-            raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
+        except BaseException as error:
+            # Who starts again makes a new reader: this one's connections end here.
+            with contextlib.suppress(Exception):
+                await self._consumer.stop()
+            if isinstance(error, KafkaError | TimeoutError):
+                raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
+            raise
 
     async def stop(self) -> None:
         """Disconnect."""
         await self._consumer.stop()
 
     async def end(self) -> int:
-        """The offset behind the last record that the broker has now."""
-        return (await self._consumer.end_offsets([self._tp]))[self._tp]
+        """The offset behind the last record that the broker has now; raises LogAway."""
+        try:
+            return (await self._consumer.end_offsets([self._tp]))[self._tp]
+        except (KafkaError, TimeoutError) as error:
+            raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
 
     async def batch(
         self, wait_ms: int = 1000, records_max: int = BATCH_RECORDS_MAX
