@@ -16,6 +16,7 @@ import structlog
 from google.protobuf.message import Message
 
 from loom.decider import Command, Recorded
+from loom.kit import snapshot
 from loom.kit.contract import Service
 from loom.kit.errors import Failure
 from loom.kit.folder import Folder
@@ -65,8 +66,13 @@ class Reactor:
         topic = self._service.topic
         stored, epoch = await self._store.claim_position(NAME, topic, self._partition, START.text())
         done = Base.parse(stored)
-        folder = Folder(self._service, self._bus, self._partition)
-        reader = Reader(self._bus, topic, self._partition, START)
+        known = await snapshot.load(self._service, self._store, self._partition)
+        if known is not None and known.base.offset > done.offset:
+            # It is ahead of what was reacted to: the view at those events is not in it.
+            known = None
+        folder = snapshot.unfold(self._service, self._bus, self._partition, known)
+        start = START if known is None else known.base
+        reader = Reader(self._bus, topic, self._partition, start)
         await reader.start()
         try:
             while True:

@@ -23,9 +23,10 @@ from loom.kit.answers import Answers
 from loom.kit.contract import Service
 from loom.kit.folder import Folder
 from loom.log.judge import START, Base
+from loom.log.topics import Bus
 from loom.store import Store
 
-__all__ = ["Snapshot", "load", "save", "taken"]
+__all__ = ["Snapshot", "load", "save", "taken", "unfold"]
 
 PLAIN = frozenset(
     (
@@ -104,6 +105,17 @@ def taken(folder: Folder, answers: Answers, base: Base, last_us: int) -> Snapsho
         answers,
         last_us,
     )
+
+
+def unfold(service: Service, bus: Bus, partition: int, known: Snapshot | None) -> Folder:
+    """A folder that stands where the snapshot was taken, or at the log's beginning."""
+    if known is None:
+        return Folder(service, bus, partition)
+    heard = {key: Base.parse(text) for key, text in known.inputs.items()}
+    folder = Folder(service, bus, partition, heard)
+    folder.states, folder.template = known.states, known.template
+    folder.versions, folder.stories = known.versions, known.stories
+    return folder
 
 
 async def save(service: Service, store: Store, partition: int, state: bytes, base: Base) -> None:
