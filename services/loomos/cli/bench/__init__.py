@@ -5,13 +5,19 @@ platform is touched.
 """
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvloop
 
+from loomos.cli import show
 from loomos.cli.bench.report import Report
 from loomos.cli.show import Json
+
+if TYPE_CHECKING:
+    from loomos.cli.bench.fleet import Fleet
+    from loomos.cli.bench.ground import Ground
 
 __all__ = ["app"]
 
@@ -21,14 +27,74 @@ Pairs = Annotated[int, typer.Option("--pairs", min=1, max=50, help="How often ou
 PAIRS = 5
 
 
-@app.command()
-def append(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
+@app.command("append")
+def bench_append(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
     """Confirmed events a second, and how long a caller waits."""
-    # Slow to import, and no other command of `loomos` needs them.
+    # Slow to import, as all that follow, and no other command of `loomos` needs them.
     from loomos.cli.bench.append import measure
+
+    against_kafka(measure, as_json, pairs)
+
+
+@app.command("replay")
+def bench_replay(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
+    """How fast the log is folded into state and projected into Postgres."""
+    from loomos.cli.bench.replay import measure
+
+    against_kafka(measure, as_json, pairs)
+
+
+@app.command("submit")
+def bench_submit(as_json: Json = False) -> None:
+    """From a request to the job's running process, on an idle platform."""
+    from loomos.cli.bench.submit import measure
+
+    on_platform(measure, as_json)
+
+
+@app.command("footprint")
+def bench_footprint(as_json: Json = False) -> None:
+    """What an idle platform takes: start-up, memory, CPU."""
+    from loomos.cli.bench.footprint import measure
+
+    on_platform(measure, as_json)
+
+
+def against_kafka(
+    measure: "Callable[[Report, Ground, int], Coroutine[Any, Any, None]]",
+    as_json: bool,
+    pairs: int,
+) -> None:
+    """Run a bench that needs the stores alone."""
+    import uvloop
+
     from loomos.cli.bench.ground import ground
 
     report = Report(as_json)
-    with ground(report.say) as made, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with mendable(), ground(report.say) as made, runner:
         runner.run(measure(report, made, pairs))
     report.close()
+
+
+def on_platform(measure: "Callable[[Report, Fleet], None]", as_json: bool) -> None:
+    """Run a bench that needs the whole platform."""
+    from loomos.cli.bench.fleet import fleet
+
+    report = Report(as_json)
+    with mendable(), fleet(report.say) as platform:
+        measure(report, platform)
+    report.close()
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """What an operator can mend is one line and exit status 1."""
+    from loomos.cli.demo.stage import NotHeld
+    from loomos.embedded.process import Unusable
+
+    try:
+        yield
+    except (Unusable, NotHeld) as error:
+        show.err.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -41,6 +42,7 @@ MEASURED_SECONDS = 5.0
 READY_SECONDS = 60.0
 PEER_RECORDS = 300_000
 PEER_TOPIC = "loomos.bench-peer"
+REQUESTS = Requests()
 
 Call = Callable[[Message], Awaitable[object]]
 
@@ -92,7 +94,6 @@ def tell(report: Report, name: str, runs: list[Load], peers: list[float] | None 
 
 async def load(call: Call, callers: int, seconds: float) -> Load:
     """Callers who ask one after another, each as soon as he was answered."""
-    requests = Requests()
     waits: list[float] = []
     until = time.perf_counter() + seconds
 
@@ -100,7 +101,7 @@ async def load(call: Call, callers: int, seconds: float) -> Load:
         now = time.perf_counter()
         while now < until:
             began = now
-            await call(requests.one())
+            await call(REQUESTS.one())
             now = time.perf_counter()
             waits.append(now - began)
 
@@ -109,9 +110,7 @@ async def load(call: Call, callers: int, seconds: float) -> Load:
         for _ in range(callers):
             tasks.create_task(caller())
     elapsed = time.perf_counter() - began
-    return Load(
-        len(waits) / elapsed, percentile(waits, 50) * 1000, percentile(waits, 99) * 1000
-    )
+    return Load(len(waits) / elapsed, percentile(waits, 50) * 1000, percentile(waits, 99) * 1000)
 
 
 @asynccontextmanager
@@ -162,14 +161,7 @@ async def over_grpc(ground: Ground) -> AsyncIterator[Call]:
     """The same service as a process of its own, called over mTLS."""
     settings = ground.settings(NAME)
     log = ground.stores.home.logs / "bench.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loomos.cli.bench.trivial"],
-            env=ground.environ(NAME),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    process = launch(ground, log)
     store = Store(settings.postgres, NAME)
     await store.open()
     address = ""
@@ -195,6 +187,18 @@ async def over_grpc(ground: Ground) -> AsyncIterator[Call]:
         await store.close()
         process.terminate()
         process.wait()
+
+
+def launch(ground: Ground, log: Path) -> subprocess.Popen[bytes]:
+    """The service's process."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "loomos.cli.bench.trivial"],
+            env=ground.environ(NAME),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
 
 
 async def owner(store: Store) -> str:

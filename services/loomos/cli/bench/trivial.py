@@ -5,6 +5,7 @@ that surrounds a decision is real. `python -m loomos.cli.bench.trivial` runs it 
 """
 
 import asyncio
+import itertools
 import random
 import string
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from loom.kit.contract import Service
 from loom.kit.service import run
 from loom.v1 import deployment_pb2 as pb
 
-__all__ = ["NAME", "PAYLOAD_BYTES", "SERVICE", "Requests"]
+__all__ = ["NAME", "PAYLOAD_BYTES", "SERVICE", "Requests", "failed"]
 
 NAME = "deployment"
 PROJECT = "acme.vision"
 PAYLOAD_BYTES = 512
 STREAMS = 1000
-VARIETY = 500
+VARIETY = 2000
 SCHEMA = """
 CREATE TABLE failures (
   deployment_id text NOT NULL, version bigint NOT NULL, project_id text NOT NULL,
@@ -45,10 +46,14 @@ class Failures:
 def decide(command: Message, state: Failures, context: Context) -> list[Message]:
     """A failure is a fact."""
     assert isinstance(command, pb.ReportDeploymentFailedRequest)
-    failed = pb.DeploymentFailed(
+    return [failed(command)]
+
+
+def failed(command: pb.ReportDeploymentFailedRequest) -> pb.DeploymentFailed:
+    """The one event that a command comes to."""
+    return pb.DeploymentFailed(
         deployment_id=command.deployment_id, revision=command.revision, reason=command.reason
     )
-    return [failed]
 
 
 def evolve(state: Failures, event: Message) -> None:
@@ -85,23 +90,29 @@ class Requests:
     """Commands whose events take 512 bytes, with letters by chance as the peer's payload has."""
 
     def __init__(self, seed: int = 1) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - no secret
-        letters = string.ascii_uppercase
-        bare = pb.DeploymentFailed(deployment_id=self._stream(), revision=1, reason="x")
-        # Two bytes of tag and one of length become two of length beyond 127 characters.
-        room = PAYLOAD_BYTES - bare.ByteSize()
-        self._reasons = ["".join(self._random.choices(letters, k=room)) for _ in range(VARIETY)]
+        chance = random.Random(seed)  # noqa: S311 - no secret
+        streams = [stream(number) for number in range(STREAMS)]
+        bare = pb.DeploymentFailed(deployment_id=streams[0], revision=1, reason="x" * 128)
+        # From 128 letters on a text's length takes two bytes.
+        letters = 128 + PAYLOAD_BYTES - bare.ByteSize()
+        self._made = itertools.cycle(
+            pb.ReportDeploymentFailedRequest(
+                deployment_id=chance.choice(streams),
+                revision=1,
+                reason="".join(chance.choices(string.ascii_uppercase, k=letters)),
+            )
+            for _ in range(VARIETY)
+        )
 
     def one(self) -> pb.ReportDeploymentFailedRequest:
         """The next command."""
-        return pb.ReportDeploymentFailedRequest(
-            deployment_id=self._stream(), revision=1, reason=self._random.choice(self._reasons)
-        )
+        return next(self._made)
 
-    def _stream(self) -> str:
-        number = self._random.randrange(STREAMS)
-        digits = "".join("abcdefghij"[int(digit)] for digit in f"{number:020d}")
-        return f"deployment-{PROJECT}-{digits}"
+
+def stream(number: int) -> str:
+    """A deployment's id."""
+    token = "".join("abcdefghij"[int(digit)] for digit in f"{number:020d}")
+    return f"deployment-{PROJECT}-{token}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""A platform of a bench's own, with its people and nodes, started as a newcomer starts it.
+
+It is told by the command line and the gateway only, and stopped and removed at the end.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loomos.cli.bench.ground import scratch
+from loomos.cli.demo import nodes, people
+from loomos.cli.demo.agents import Agent
+from loomos.cli.demo.stage import Stage, examples
+from loomos.embedded.process import Unusable
+
+__all__ = ["Fleet", "fleet"]
+
+UP_SECONDS = 180.0
+
+
+@dataclass
+class Fleet:
+    """A running platform."""
+
+    stage: Stage
+    warm_up_seconds: float
+    """How long `up` took in a home that had been up before."""
+
+    def join(self, name: str, scenario: str = "") -> None:
+        """Start a node's agent and wait until it takes work."""
+        path = examples() / "nvml" / scenario if scenario else None
+        agent = Agent(self.stage.home, name, "gpu" if scenario else "cpu", path)
+        agent.node_id = asyncio.run(nodes.admit(self.stage, agent))
+        agent.start()
+        self.stage.agents[name] = agent
+        nodes.ready(self.stage, agent)
+
+
+@contextmanager
+def fleet(say: Callable[[str], None]) -> Iterator[Fleet]:
+    """A platform that has been up before, with a researcher and no node."""
+    with scratch() as home:
+        stage = Stage(home, lambda told: None)
+        try:
+            say("first up, which makes storage")
+            loomos(home, "up", "--detach")
+            loomos(home, "down")
+            say("second up")
+            began = time.monotonic()
+            loomos(home, "up", "--detach")
+            seconds = time.monotonic() - began
+            people.play(stage)
+            yield Fleet(stage, seconds)
+        finally:
+            stage.close(keep=False)
+            loomos(home, "down")
+
+
+def loomos(home: Path, *words: str) -> None:
+    """Run the command line to its end."""
+    result = subprocess.run(
+        [sys.executable, "-m", "loomos.cli.main", *words],
+        env=os.environ | {"LOOMOS_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=UP_SECONDS,
+        check=False,
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["it said nothing"]
+        raise Unusable(f"loomos {' '.join(words)}: {lines[-1][:300]}")
