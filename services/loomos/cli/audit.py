@@ -21,7 +21,7 @@ from loom.kit.config import InvalidSetting, Settings
 from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
-from loomos.cli.ask import Unanswered, ask
+from loomos.cli.door import Door, Refused, segment
 
 if TYPE_CHECKING:
     from loom.log.verify import Report, Sealed
@@ -68,7 +68,7 @@ def verify(
 @app.command()
 def story(correlation_id: str, organisation: Organisation = "", as_json: Json = False) -> None:
     """Show everything that one command led to, as a tree of causes."""
-    found = asked(f"stories/{correlation_id}", organisation)
+    found = asked(f"stories/{segment(correlation_id)}", organisation)
     if as_json:
         print_json(found)
         return
@@ -128,7 +128,7 @@ def proof(
     organisation: Organisation = "",
 ) -> None:
     """Fetch the proof that a record stands in the signed tree, and check it here."""
-    found = asked(f"proofs/{topic}/{partition}/{offset}", organisation)
+    found = asked(f"proofs/{segment(topic)}/{partition}/{offset}", organisation)
     made = Proof(
         leaf=decoded(found.get("leaf", "")),
         index=int(found.get("index", 0)),
@@ -203,10 +203,12 @@ def show_proof(made: Proof, key: str) -> None:
 
 def asked(path: str, organisation: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """The gateway's answer about an organisation's trail."""
-    try:
-        return ask("audit", path, organisation, parameters or {})
-    except (Unanswered, InvalidSetting) as error:
-        fail(str(error))
+    with Door.open() as door:
+        organisation = organisation or door.organisation_id
+        if not organisation:
+            raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --organisation")
+        place = f"/api/v1/organisations/{segment(organisation)}/audit/{path}"
+        return door.call("GET", place, params=parameters)
 
 
 def line_of(event: dict[str, Any]) -> str:
