@@ -22,9 +22,11 @@ INSERT INTO audit_events (
   shard, command_id, correlation_id, causation_id, payload, organisation_id, project_id)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
   COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
-    WHERE stream = %s AND organisation_id <> '' ORDER BY version LIMIT 1), ''),
+    WHERE topic = %s AND partition = %s AND stream = %s AND organisation_id <> ''
+    ORDER BY version LIMIT 1), ''),
   COALESCE(NULLIF(%s, ''), (SELECT project_id FROM audit_events
-    WHERE stream = %s AND project_id <> '' ORDER BY version LIMIT 1), ''))
+    WHERE topic = %s AND partition = %s AND stream = %s AND project_id <> ''
+    ORDER BY version LIMIT 1), ''))
 ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
 
 
@@ -33,6 +35,8 @@ def project(record: Recorded) -> list[Statement]:
     payload = MessageToDict(record.event, preserving_proto_field_name=True)
     organisation, project_id = owner_of(record)
     position = record.position
+    # Streams of the shell itself have the same names in every topic.
+    stream = (position.topic, position.partition, record.stream)
     return [
         Statement(
             INSERT,
@@ -53,9 +57,9 @@ def project(record: Recorded) -> list[Statement]:
                 record.causation_id,
                 json.dumps(payload, sort_keys=True, ensure_ascii=True),
                 organisation,
-                record.stream,
+                *stream,
                 project_id,
-                record.stream,
+                *stream,
             ),
         )
     ]
@@ -63,6 +67,9 @@ def project(record: Recorded) -> list[Statement]:
 
 def owner_of(record: Recorded) -> tuple[str, str]:
     """The organisation and the project that the event itself names; "" for what it does not."""
+    if record.shard == f"partition-{record.position.partition}":
+        # The shell's own: heartbeats and inputs of a whole partition concern no tenant.
+        return "", ""
     project_id = text_of(record.event, "project_id")
     organisation = text_of(record.event, "organisation_id")
     if not project_id and record.position.topic in BY_PROJECT:
