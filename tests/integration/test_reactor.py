@@ -1,0 +1,181 @@
+"""The reactor on a real log: each event asks once, refusals are answers, silence is asked again."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+import pytest
+from tests.appending import append
+
+from loom.decider import Command
+from loom.kit.contract import Service
+from loom.kit.errors import Failure
+from loom.kit.reactor import Reactor
+from loom.store import Fenced
+from loom.v1 import common_pb2
+from loom.v1 import resource_manager_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Placed(Service):
+    at: str = ""
+
+    @property
+    def topic(self):
+        return self.at
+
+
+@dataclass
+class World:
+    """Whom the reactor tells: notes what it is asked, answers as it is told to."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    """Codes of the failures to come; "" and whatever follows the last is success."""
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def tell(self, request, command_id, cause) -> None:
+        self.asked.append((command_id, request.reason))
+        self.told.set()
+        code = self.answers.pop(0) if self.answers else ""
+        if code:
+            raise Failure(code, f"answered {code}")
+
+    async def waits_for(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.asked) < count:
+                self.told.clear()
+                await self.told.wait()
+
+
+@dataclass(slots=True)
+class State:
+    shard: str
+    count: int = 0
+
+
+def evolve(state, event) -> None:
+    state.count += 1
+
+
+def react(record, view) -> list[Command]:
+    """One command for each uncordoned node, naming how many the view had seen at that event."""
+    return [Command(pb.CordonNodeRequest(node_id=record.stream, reason=str(view.count)))]
+
+
+def service(topic: str) -> Service:
+    return Placed(
+        name="checkpoint",
+        contract=common_pb2,
+        initial=State,
+        decide=lambda command, state, context: [],
+        resource=lambda command, state: None,
+        evolve=evolve,
+        project=lambda recorded: [],
+        schema="",
+        react=react,
+        at=topic,
+    )
+
+
+@pytest.fixture
+def event(note):
+    """`event(3)`: a command with one event of the service's own, the third of its stream."""
+
+    def made(version: int):
+        (draft,) = note("a", version, "x")
+        event = pb.NodeUncordoned(node_id="a")
+        headers = tuple(
+            ("ce_type", b"node.uncordoned") if name == "ce_type"
+            else ("ce_dataschema", b"urn:loomos:node.uncordoned:1") if name == "ce_dataschema"
+            else (name, value)
+            for name, value in draft.headers
+        )  # fmt: skip
+        return [draft._replace(event=event, value=event.SerializeToString(), headers=headers)]
+
+    return made
+
+
+@contextlib.asynccontextmanager
+async def reacting(store, bus, topic, world):
+    reactor = Reactor(service(topic), store, bus, 0, world.tell, None)
+    task = asyncio.create_task(reactor.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def moved(store, offset: int) -> None:
+    """Wait until the stored position is behind this offset."""
+    async with asyncio.timeout(20):
+        while True:
+            async with store.connection() as connection:
+                rows = await (await connection.execute("SELECT base FROM positions")).fetchall()
+            if rows and int(rows[0]["base"].split(":")[1]) > offset:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_each_event_asks_once_with_the_view_at_that_event(store, bus, topic, writer, event):
+    world = World()
+    offsets = await append(writer, [event(1), event(2)])
+    async with reacting(store, bus, topic, world):
+        await moved(store, offsets[-1])
+    offsets = await append(writer, [event(3)])
+    async with reacting(store, bus, topic, world):
+        await moved(store, offsets[-1])
+    assert [reason for _, reason in world.asked] == ["1", "2", "3"]
+
+
+async def test_an_event_seen_again_asks_with_the_same_id_and_view(store, bus, topic, writer, event):
+    world = World()
+    offsets = await append(writer, [event(1), event(2)])
+    async with reacting(store, bus, topic, world):
+        await moved(store, offsets[-1])
+    async with store.connection() as connection:
+        await connection.execute("DELETE FROM positions")
+    async with reacting(store, bus, topic, world):
+        await moved(store, offsets[-1])
+    assert len(world.asked) == 4
+    assert world.asked[:2] == world.asked[2:]
+    assert world.asked[0][0] != world.asked[1][0]
+
+
+@pytest.mark.parametrize("code", ["FAILED_PRECONDITION", "ALREADY_EXISTS", "NOT_FOUND"])
+async def test_a_refusal_is_an_answer(store, bus, topic, writer, event, code):
+    world = World(answers=[code])
+    offsets = await append(writer, [event(1)])
+    async with reacting(store, bus, topic, world):
+        await moved(store, offsets[-1])
+    assert len(world.asked) == 1
+
+
+async def test_who_does_not_answer_is_asked_again_with_the_same_id_and_the_position_waits(
+    store, bus, topic, writer, event
+):
+    world = World(answers=["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
+    offsets = await append(writer, [event(1)])
+    async with reacting(store, bus, topic, world):
+        await world.waits_for(3)
+        async with store.connection() as connection:
+            rows = await (await connection.execute("SELECT base FROM positions")).fetchall()
+        assert rows[0]["base"].startswith("0:0:")
+        await moved(store, offsets[-1])
+    assert len(world.asked) == 4
+    assert len(set(world.asked)) == 1
+
+
+async def test_an_earlier_reactor_that_wakes_up_stops(store, bus, topic, writer, event):
+    world = World()
+    async with reacting(store, bus, topic, world) as first:
+        offsets = await append(writer, [event(1)])
+        await moved(store, offsets[-1])
+        async with reacting(store, bus, topic, World()) as second:
+            await asyncio.sleep(0.5)
+            offsets = await append(writer, [event(2)])
+            await moved(store, offsets[-1])
+            with pytest.raises(Fenced, match=topic):
+                await asyncio.wait_for(first, 20)
+            assert not second.done()
