@@ -274,14 +274,15 @@ class Desk:
         return envelope.draft(events, versions, origin, self._stories(entry, ahead))
 
     def _stories(self, entry: Entry, streams: Mapping[str, int]) -> Mapping[str, tuple[str, str]]:
-        """The stories that go on: a tick's or a node's report has none of its own to tell."""
-        own = entry.caller.kind == "user" or entry.correlation_id != entry.command_id
-        if own:
+        """The stories that go on: a tick, or a node's report, names no cause of its own."""
+        if entry.caller.kind == "user" or entry.causation_id:
             return {}
+        told = entry.correlation_id if entry.correlation_id != entry.command_id else ""
+        known = self.folder.stories
         return {
-            stream: self.folder.stories[stream]
+            stream: known[stream]
             for stream in streams
-            if stream in self.folder.stories
+            if stream in known and told in ("", known[stream][0])
         }
 
     def _internal(self, event: Message, shard: str) -> list[Draft]:
