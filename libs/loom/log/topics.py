@@ -19,6 +19,7 @@ from aiokafka.partitioner import murmur2
 __all__ = [
     "DECIDING",
     "TOPICS",
+    "BrokersMissing",
     "Bus",
     "KafkaError",
     "MisconfiguredTopic",
@@ -75,6 +76,10 @@ class Bus(Protocol):
 
 class MisconfiguredTopic(Exception):
     """A topic stands with other settings than the log needs."""
+
+
+class BrokersMissing(Exception):
+    """Fewer brokers answer than the address names: how safe a topic is depends on their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +160,16 @@ def wanted(topic: Topic, brokers: int) -> dict[str, str]:
 
 
 async def ensure(bus: Bus) -> None:
-    """Make the topics that are missing and check those that stand; raises MisconfiguredTopic."""
+    """Make the topics that are missing and check those that stand.
+
+    Raises MisconfiguredTopic or BrokersMissing.
+    """
     admin = AIOKafkaAdminClient(**connection(bus), client_id="loomos-topics")
     await admin.start()
     try:
         brokers = len((await admin.describe_cluster())["brokers"])
+        if brokers < (named := len(bus.kafka.split(","))):
+            raise BrokersMissing(f"{brokers} of {named} brokers answer")
         standing = set(await admin.list_topics())
         missing = [
             NewTopic(

@@ -68,6 +68,7 @@ def stores(home: Home, environ: Mapping[str, str], say: Callable[[str], None]) -
     home.write_state(
         {
             "version": 1,
+            "supervisor": {"pid": 0, "mark": ""},
             "kafka": {"bootstrap": made.bootstrap},
             "services": listening,
             "ca": str(home.authority / "ca.crt"),
