@@ -132,15 +132,17 @@ def drawn(seen: dict[str, Any]) -> RenderableType:
     cluster = seen["cluster"]
     capacity, taken = cluster.get("capacity") or {}, cluster.get("allocated") or {}
     waiting = number(seen["queue"], "waiting")
-    head = Text(
-        f"{time_text(seen['at_us'])}   nodes {cluster.get('nodes_ready', 0)}/"
-        f"{cluster.get('nodes', 0)} ready   GPUs {cluster.get('gpus_allocated', 0)}/"
-        f"{cluster.get('gpus_healthy', 0)}   CPU {milli_text(number(taken, 'cpu_milli'))}/"
-        f"{milli_text(number(capacity, 'cpu_milli'))}   memory "
-        f"{bytes_text(number(taken, 'memory_bytes'))}/"
-        f"{bytes_text(number(capacity, 'memory_bytes'))}   jobs {len(seen['running'])} running, "
-        f"{waiting} waiting\n"
-    )
+    machines = ""
+    if cluster:
+        machines = (
+            f"nodes {cluster.get('nodes_ready', 0)}/{cluster.get('nodes', 0)} ready   GPUs "
+            f"{cluster.get('gpus_allocated', 0)}/{cluster.get('gpus_healthy', 0)}   CPU "
+            f"{milli_text(number(taken, 'cpu_milli'))}/{milli_text(number(capacity, 'cpu_milli'))}"
+            f"   memory {bytes_text(number(taken, 'memory_bytes'))}/"
+            f"{bytes_text(number(capacity, 'memory_bytes'))}   "
+        )
+    told = f"jobs {len(seen['running'])} running, {waiting} waiting"
+    head = Text(f"{time_text(seen['at_us'])}   {machines}{told}\n")
     jobs = Table("running", "name", "project", "priority", "node", "epoch", "done", box=None)
     for job in seen["running"]:
         share = 100 * number(job, "progress_basis_points") / BASIS_POINTS
