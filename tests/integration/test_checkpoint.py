@@ -148,7 +148,7 @@ async def world(fresh_log, fresh_database, settings, platform, tmp_path):
     await shell.store.prepare(SERVICE.schema)
     made = World(shell, platform.administrator, tmp_path)
     await made.start()
-    owning = asyncio.create_task(shell.own(0))
+    owning = asyncio.create_task(shell.ownership.own(0))
     serving = asyncio.create_task(shell.serving())
     try:
         await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
