@@ -133,9 +133,8 @@ def settings(platform: Platform) -> Callable[..., Settings]:
     return platform.settings
 
 
-@pytest.fixture
-def fresh_log(platform: Platform) -> Platform:
-    """Kafka with empty topics: everything an earlier test wrote is gone."""
+def empty_log(platform: Platform) -> None:
+    """Delete and make every topic anew."""
 
     async def wipe() -> None:
         bus = platform.administrator
@@ -153,17 +152,36 @@ def fresh_log(platform: Platform) -> Platform:
             await admin.close()
 
     apart(wipe())
+
+
+def empty_database(platform: Platform) -> None:
+    """Drop and make every service's schema anew."""
+    schemas = ["loom", *(name.replace("-", "_") for name in ALL)]
+    drop = "".join(f"DROP SCHEMA IF EXISTS {schema} CASCADE;\n" for schema in schemas)
+    postgres_module.psql(platform.admin_dsn, "SET client_min_messages = warning;\n" + drop)
+    passwords = {service: platform.stores.database_password(service) for service in ALL}
+    postgres_module.provision(platform.stores.admin_dsn(), passwords)
+
+
+@pytest.fixture
+def fresh_log(platform: Platform) -> Platform:
+    """Kafka with empty topics: everything an earlier test wrote is gone."""
+    empty_log(platform)
     return platform
 
 
 @pytest.fixture
 def fresh_database(platform: Platform) -> Platform:
     """Postgres with empty schemas: every table an earlier test made is gone."""
-    schemas = ["loom", *(name.replace("-", "_") for name in ALL)]
-    drop = "".join(f"DROP SCHEMA IF EXISTS {schema} CASCADE;\n" for schema in schemas)
-    postgres_module.psql(platform.admin_dsn, "SET client_min_messages = warning;\n" + drop)
-    passwords = {service: platform.stores.database_password(service) for service in ALL}
-    postgres_module.provision(platform.stores.admin_dsn(), passwords)
+    empty_database(platform)
+    return platform
+
+
+@pytest.fixture(scope="module")
+def module_platform(platform: Platform) -> Platform:
+    """Both stores empty, once for all tests of a module."""
+    empty_log(platform)
+    empty_database(platform)
     return platform
 
 
