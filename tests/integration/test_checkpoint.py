@@ -149,7 +149,7 @@ async def world(fresh_log, fresh_database, settings, platform, tmp_path):
     made = World(shell, platform.administrator, tmp_path)
     await made.start()
     owning = asyncio.create_task(shell.ownership.own(0))
-    serving = asyncio.create_task(shell.serving())
+    serving = asyncio.create_task(shell.ownership.serving())
     try:
         await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
         assert not owning.done(), owning.exception()

@@ -79,9 +79,9 @@ async def shell(fresh_log, fresh_database, settings, tmp_path, monkeypatch):
     made.owner = "test"
     await made.store.open()
     await made.store.prepare(SERVICE.schema)
-    tasks = [asyncio.create_task(made.own(0)), asyncio.create_task(notarise(made))]
+    tasks = [asyncio.create_task(made.ownership.own(0)), asyncio.create_task(notarise(made))]
     try:
-        serving = asyncio.create_task(made.serving())
+        serving = asyncio.create_task(made.ownership.serving())
         waiting = [serving, *tasks]
         done, _ = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         assert done == {serving}, [task.exception() for task in done]

@@ -120,11 +120,11 @@ async def world(platform: Any, settings: Any) -> AsyncIterator[World]:
     door = await serve(SERVICE.contract, shell, shell.settings, world.everybody.authenticate)
     shell.address = door.address
     shell.owner = f"deployment@{door.address}"
-    owning = asyncio.create_task(shell.own(0))
+    owning = asyncio.create_task(shell.ownership.own(0))
     try:
         authenticate = world.everybody.authenticate
         async with running(world.runtime_settings, authenticate) as world.runtime:
-            serving = asyncio.create_task(shell.serving())
+            serving = asyncio.create_task(shell.ownership.serving())
             await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
             if owning.done():
                 owning.result()

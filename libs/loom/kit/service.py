@@ -1,9 +1,8 @@
-"""Runs a deciding service: its door, and for each partition that it owns the three loops.
+"""Runs a deciding service: its door, and what stands behind it for clients and for its own verbs.
 
-1. The lease only keeps claimants from racing; the log decides who owns a partition.
-2. Secrets of a request are turned into facts by `door.prepare`, and fields marked `debug_redact`
+1. Secrets of a request are turned into facts by `door.prepare`, and fields marked `debug_redact`
    are cleared before anything is decided, digested or stored.
-3. A loop that must not go on (the log diverged, a record undecodable) ends the process loudly: the
+2. A loop that must not go on (the log diverged, a record undecodable) ends the process loudly: the
    supervisor restarts it, an operator reads one line that says what and where.
 """
 
@@ -16,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import psycopg
 import structlog
 from google.protobuf.message import Message
 
@@ -24,20 +22,19 @@ from loom.decider import Position, Recorded, Rejected
 from loom.kit import observe
 from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
-from loom.kit.commander import Commander
 from loom.kit.config import Settings
 from loom.kit.contract import Hears, Service
 from loom.kit.entries import Entry
 from loom.kit.errors import WRONG_OWNER, Failure
-from loom.kit.projector import Projector
-from loom.kit.reactor import Reactor, derived_id
+from loom.kit.ownership import Ownership
+from loom.kit.reactor import derived_id
 from loom.kit.routes import Route, route_of, routes_of, shard_in
 from loom.kit.rpc import Call, new_command_id, serve
 from loom.log.clock import now_us
 from loom.log.judge import START, Base
 from loom.log.reader import follow
 from loom.log.topics import DECIDING, partition_of
-from loom.store import LEASE_S, Connection, Store
+from loom.store import Connection, Store
 
 __all__ = ["Hears", "Service", "Shell", "run"]
 
@@ -58,8 +55,7 @@ class Shell:
         self.client = Client(settings, self.resolve)
         self.address = settings.listen
         self.owner = ""
-        self._commanders: dict[int, Commander] = {}
-        self._projectors: dict[tuple[str, int], Projector] = {}
+        self.ownership = Ownership(self)
         self._routes = {route.method: route for route in routes_of(service.contract)}
 
     @asynccontextmanager
@@ -108,7 +104,7 @@ class Shell:
 
     async def refuse(self, route: Route, data: bytes, failure: Failure, call: Call) -> None:
         """Record an invalid command of a known caller on a partition of this instance."""
-        commanders = [one for one in self._commanders.values() if one.serving.is_set()]
+        commanders = [one for one in self.ownership.commanders.values() if one.serving.is_set()]
         if not call.caller.principal or not commanders:
             return
         entry = Entry(
@@ -171,7 +167,7 @@ class Shell:
         issued_at_us: int = 0,
     ) -> Message:
         route = route_of(request.DESCRIPTOR)
-        if route.service == self.name and self._owned(shard_in(request, route)) is not None:
+        if route.service == self.name and self.ownership.commander_of(shard_in(request, route)):
             call = Call(
                 caller=self.authorizer.service_caller(self.name),
                 command_id=command_id,
@@ -190,10 +186,6 @@ class Shell:
             causation_id=causation_id,
         )
 
-    def _owned(self, shard: str) -> Commander | None:
-        commander = self._commanders.get(partition_of(shard, self.settings.partitions))
-        return commander if commander is not None and commander.serving.is_set() else None
-
     async def _decide(self, route: Route, request: Message, digest: bytes, call: Call) -> Message:
         shard = shard_in(request, route)
         if not shard and route.shard == "cluster_id":
@@ -205,7 +197,7 @@ class Shell:
                 route.shard,
             )
         partition = partition_of(shard, self.settings.partitions)
-        commander = self._commanders.get(partition)
+        commander = self.ownership.commanders.get(partition)
         if commander is None:
             address = await self.store.owner_address(self.service.topic, partition)
             raise Failure(
@@ -235,7 +227,7 @@ class Shell:
 
     async def _await_positions(self, after: tuple[Position, ...]) -> None:
         for position in after:
-            projector = self._projectors.get((position.topic, position.partition))
+            projector = self.ownership.projectors.get((position.topic, position.partition))
             if projector is None:
                 raise Failure(
                     "FAILED_PRECONDITION",
@@ -246,67 +238,6 @@ class Shell:
                 raise Failure(
                     "UNAVAILABLE", f"offset {position.offset} is not projected yet: retry"
                 )
-
-    # The loops of one partition.
-
-    async def own(self, partition: int) -> None:
-        """Hold the partition's lease whenever nobody else does, and run its loops meanwhile."""
-        topic = self.service.topic
-        while True:
-            try:
-                holder = await self.store.hold_lease(topic, partition, self.owner, self.address)
-            except psycopg.OperationalError:
-                holder = ""
-            if holder != self.owner:
-                await asyncio.sleep(1)
-                continue
-            async with asyncio.TaskGroup() as tasks:
-                loops = tasks.create_task(self._loops(partition))
-                await self._renew(partition)
-                loops.cancel()
-
-    async def _renew(self, partition: int) -> None:
-        """Ends when another holds the lease; an absent database changes nothing."""
-        while True:
-            await asyncio.sleep(LEASE_S / 3)
-            commander = self._commanders.get(partition)
-            epoch = commander.epoch if commander else 0
-            with contextlib.suppress(psycopg.OperationalError):
-                holder = await self.store.hold_lease(
-                    self.service.topic, partition, self.owner, self.address, epoch
-                )
-                if holder != self.owner:
-                    return
-
-    async def _loops(self, partition: int) -> None:
-        service = self.service
-        commander = Commander(
-            service, self.settings, partition, self.authorizer, self.owner, self.store
-        )
-        self._commanders[partition] = commander
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(commander.run())
-                for topic in (service.topic, *service.follows):
-                    projector = Projector(
-                        self.store, self.settings, topic, partition, service.project
-                    )
-                    self._projectors[topic, partition] = projector
-                    tasks.create_task(projector.run())
-                if service.react is not None or service.effect is not None:
-                    reactor = Reactor(
-                        service, self.store, self.settings, partition, self.tell_because, self
-                    )
-                    tasks.create_task(reactor.run())
-        finally:
-            del self._commanders[partition]
-
-    async def serving(self) -> None:
-        """Wait until a partition that this instance owns decides."""
-        while not any(  # noqa: ASYNC110 - any of several events, made later
-            c.serving.is_set() for c in self._commanders.values()
-        ):
-            await asyncio.sleep(0.02)
 
 
 async def run(service: Service, settings: Settings) -> None:
@@ -331,20 +262,20 @@ async def run(service: Service, settings: Settings) -> None:
         await stack.enter_async_context(observe.MetricsDoor(settings))
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(shell.own(partition)) for partition in range(settings.partitions)
+                tasks.create_task(shell.ownership.own(partition))
+                for partition in range(settings.partitions)
             ]
+            loops.append(tasks.create_task(shell.authorizer.run()))
             if service.background is not None:
                 loops.append(tasks.create_task(service.background(shell)))
-            await shell.serving()
+            await shell.ownership.serving()
             await served.ready()
             shell.log.info("serving", address=served.address)
             await stopping.wait()
             await served.ready(False)
             for loop in loops:
                 loop.cancel()
-        for partition in range(settings.partitions):
-            with contextlib.suppress(psycopg.Error):
-                await shell.store.release_lease(service.topic, partition, shell.owner)
+        await shell.ownership.release()
 
 
 def allowed(caller: Caller, method: str) -> None:
