@@ -22,6 +22,7 @@ from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
 from loomos.cli.door import Door, Refused, segment
+from loomos.cli.show import UNSEEN
 
 if TYPE_CHECKING:
     from loom.log.verify import Report, Sealed
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="What happened, why, and the proof of it.", no_args_is_help=True)
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, highlight=False, width=UNSEEN)
 
 Key = Annotated[str, typer.Option("--key", help="Public key of the notary: a file or its one line")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line")]

@@ -14,12 +14,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Json", "done", "err", "fields", "number", "out", "print_json", "short", "table"]
+__all__ = [
+    "UNSEEN",
+    "Json",
+    "done",
+    "err",
+    "fields",
+    "number",
+    "out",
+    "print_json",
+    "short",
+    "table",
+]
 
-WIDTH_UNKNOWN = 200
+UNSEEN = None if sys.stdout.isatty() else 300
+"""Without a terminal nobody sees a width: ids stay in one piece."""
 
-# Without a terminal nobody sees a width: ids stay in one piece.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_UNKNOWN)
+out = Console(highlight=False, width=UNSEEN)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
