@@ -88,6 +88,9 @@ async def test_a_tampered_row_is_found_and_its_table_named(
     with pytest.raises(Mismatch, match="notes differ from the log"):
         await rebuild(SERVICE, bus, store, swap=True)
     await tell(projector, writer, topic, [note("a", 11, "x")])
+    await rebuild(SERVICE, bus, store, replace=True)
+    (compared,) = await rebuild(SERVICE, bus, store)
+    assert compared.live == compared.rebuilt
 
 
 async def test_after_the_swap_the_new_tables_go_on_and_the_old_ones_stay(

@@ -49,11 +49,13 @@ async def rebuild(
     bus: Bus,
     store: Store,
     swap: bool = False,
+    replace: bool = False,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[Compared]:
     """Replay into new tables, compare at one cut, and swap where asked for and nothing differs.
 
-    Raises Mismatch naming the tables that differ when asked to swap; the live ones then stay.
+    Raises Mismatch naming the tables that differ when asked to swap; the live ones then stay. With
+    `replace` the new tables go in place all the same: after damage, or when `project` was changed.
     """
     new = f"{store.schema}__rebuild"
     async with store.connection() as connection:
@@ -74,9 +76,9 @@ async def rebuild(
             Compared(table, live[table][0], live[table][1], rebuilt.get(table, (0, ""))[1])
             for table in sorted(live)
         ]
-        if swap:
+        if swap or replace:
             different = [one.table for one in compared if one.live != one.rebuilt]
-            if different:
+            if different and not replace:
                 raise Mismatch(f"{service.name}: {', '.join(different)} differ from the log")
             await swap_schemas(connection, store.schema, new)
         else:

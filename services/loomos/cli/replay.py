@@ -127,7 +127,13 @@ def rebuild_models(
         list[str] | None, typer.Argument(help="Only these services; else all.")
     ] = None,
     swap: Annotated[
-        bool, typer.Option("--swap", help="Put the new tables in the old ones' place.")
+        bool, typer.Option("--swap", help="Put the new tables in place where nothing differs.")
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Put them in place also where they differ: after damage, or new code."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +143,7 @@ def rebuild_models(
     rows: list[tuple[str, Compared]] = []
     for name in services or installed():
         try:
-            rows += [(name, one) for one in asyncio.run(rebuilt(known(name), swap))]
+            rows += [(name, one) for one in asyncio.run(rebuilt(known(name), swap, replace))]
         except Mismatch as error:
             raise Refused(0, "FAILED_PRECONDITION", f"{error}: nothing was swapped") from error
     differ = [one for _, one in rows if one.live != one.rebuilt]
@@ -159,12 +165,14 @@ def rebuild_models(
             ),
             "no read model",
         )
-    if differ:
+    if differ and replace:
+        err.print(f"{len(differ)} tables differed from the log and were replaced")
+    elif differ:
         err.print(f"{len(differ)} tables differ from the log", style="red")
         raise typer.Exit(1)
 
 
-async def rebuilt(service: Service, swap: bool) -> "list[Compared]":
+async def rebuilt(service: Service, swap: bool, replace: bool) -> "list[Compared]":
     """Each table's digest now and as the log gives it."""
     from loom.kit.rebuild import rebuild
     from loom.store import Store
@@ -173,7 +181,7 @@ async def rebuilt(service: Service, swap: bool) -> "list[Compared]":
     store = Store(settings.postgres, service.name.replace("-", "_"), connections_max=2)
     await store.open()
     try:
-        return await rebuild(service, settings, store, swap)
+        return await rebuild(service, settings, store, swap, replace)
     finally:
         await store.close()
 
