@@ -7,7 +7,6 @@ command's id, so the same command makes the same ids on every machine and on eve
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -81,8 +80,7 @@ class Position(NamedTuple):
     incarnation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a decision may know beside its state and its command."""
 
     command_id: str
@@ -101,8 +99,7 @@ class Context:
         return f"{kind}-{self.shard}-{token}"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A valid event as it stands in the log."""
 
     event: Message

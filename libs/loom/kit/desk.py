@@ -254,7 +254,7 @@ class Desk:
         versions = []
         ahead: dict[str, int] = {}
         for event in events:
-            stream = str(getattr(event, event.DESCRIPTOR.fields[0].name))
+            stream = envelope.stream_of(event)
             ahead[stream] = ahead.get(stream, self.folder.versions.get(stream, 0)) + 1
             versions.append(ahead[stream])
         origin = Origin(

@@ -7,19 +7,20 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from loom.decider import Position, Recorded
 from loom.log import catalogue
 from loom.log.judge import HEADER, Headers, Stamp, digest
 
-__all__ = ["Draft", "Origin", "Sealed", "draft", "read", "seal", "token_of"]
+__all__ = ["Draft", "Origin", "Sealed", "draft", "read", "seal", "stream_of", "token_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPEC = ("ce_specversion", b"1.0")
@@ -30,8 +31,7 @@ NO_STORIES: Mapping[str, tuple[str, str]] = MappingProxyType({})
 MARKER_TYPE = b"epoch.claimed"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What all records of one command share."""
 
     source: str
@@ -110,19 +110,19 @@ def draft(
     common_size = len(key) + SIZE_BESIDE + size_of(shared)
     drafts = []
     for index, (event, version) in enumerate(zip(events, versions, strict=True), start=1):
-        descriptor = event.DESCRIPTOR
-        stream = str(getattr(event, descriptor.fields[0].name))
+        field, kind, schema = form_of(event.DESCRIPTOR)
+        stream = str(getattr(event, field))
         event_id = f"{token}.{index}"
         correlation_id, causation_id = stories.get(
             stream, (origin.correlation_id, origin.causation_id)
         )
         own = (
             ("ce_id", event_id.encode()),
-            ("ce_type", catalogue.type_of(descriptor).encode()),
+            kind,
             source,
             ("ce_subject", stream.encode()),
             ("ce_sequence", str(version).encode()),
-            ("ce_dataschema", catalogue.schema_of(descriptor).encode()),
+            schema,
             ("ce_correlationid", correlation_id.encode()),
             ("ce_causationid", causation_id.encode()),
         )
@@ -135,7 +135,22 @@ def draft(
 
 def size_of(headers: Sequence[tuple[str, bytes]]) -> int:
     """Bytes that headers take in a record, counted generously."""
-    return sum(len(name) + len(data) + 8 for name, data in headers)
+    return sum(map(len, chain.from_iterable(headers))) + 8 * len(headers)
+
+
+@cache
+def form_of(descriptor: Descriptor) -> tuple[str, tuple[str, bytes], tuple[str, bytes]]:
+    """What all events of a type share: the field that names the stream, type, and schema."""
+    return (
+        descriptor.fields[0].name,
+        ("ce_type", catalogue.type_of(descriptor).encode()),
+        ("ce_dataschema", catalogue.schema_of(descriptor).encode()),
+    )
+
+
+def stream_of(event: Message) -> str:
+    """The stream that an event belongs to."""
+    return str(getattr(event, form_of(event.DESCRIPTOR)[0]))
 
 
 def seal(record: Draft, stamp: Stamp) -> Sealed:
@@ -199,4 +214,17 @@ def second(seconds: int) -> str:
 
 def parse_time(text: str) -> int:
     """The microseconds that `isoformat` wrote."""
+    whole, dot, rest = text.partition(".")
+    micros, zone = rest[:6], rest[6:]
+    if dot and zone == "+00:00" and micros.isdecimal() and len(micros) == 6:
+        return second_at(whole) + int(micros)
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+@lru_cache(maxsize=64)
+def second_at(text: str) -> int:
+    """The microseconds of a full second that `second` wrote."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is not None:
+        raise ValueError(f"{text!r} has a zone before its fraction")
+    return (at.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

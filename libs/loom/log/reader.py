@@ -12,6 +12,7 @@
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from loom.decider import Position, Recorded
 from loom.log import envelope
+from loom.log.envelope import Sealed
 from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
 from loom.log.topics import Bus, connection
 
@@ -70,6 +72,8 @@ class Reader:
         """The base behind the last valid command that was handed out."""
         self._tp = TopicPartition(topic, partition)
         self.next_offset = base.offset
+        self.expected: deque[Sealed] = deque()
+        """What this process sent itself: a record of the same bytes has the same digest."""
         self._seen: Seen | None = None
         self._suspicious = False
         self._check_at = float("inf")
@@ -136,12 +140,15 @@ class Reader:
             # The connection broke meanwhile: what came may belong to a log that regrew.
             await self._check()
             return []
-        admit = self.judge.admit
+        admit, expected = self.judge.admit, self.expected
         judged = []
         for record in found.get(self._tp, ()):
             if record.offset < self.next_offset:
                 continue
-            verdict = admit(record.key, record.headers, record.value)
+            mark = b""
+            if expected and same(expected[0], record):
+                mark = expected.popleft().digest
+            verdict = admit(record.key, record.headers, record.value, mark)
             self.next_offset = record.offset + 1
             if verdict.valid:
                 self._seen = Seen(record.offset, record.timestamp, verdict.digest)
@@ -247,6 +254,15 @@ class Reader:
             f"partition {self.topic}/{self.partition}: {what}; stop, and restore the log or this "
             "reader's position"
         )
+
+
+def same(sealed: Sealed, record: Any) -> bool:
+    """True where the stored bytes are those that were sent."""
+    return (
+        sealed.value == record.value
+        and sealed.headers == list(record.headers)
+        and sealed.key == record.key
+    )
 
 
 async def follow(
