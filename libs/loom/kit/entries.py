@@ -90,11 +90,16 @@ def unknown_outcome(why: str) -> Failure:
 
 def unknown_subject(request: Message, resource: Resource | None = None) -> Rejected:
     """The one answer for ids that do not exist and ids that the caller may not know of."""
+    names = [field.name for field in request.DESCRIPTOR.fields]
+    if resource is not None:
+        # What names the resource outright is the id that is unknown, e.g. a new job's project.
+        for name in names:
+            if getattr(request, name) == resource.id:
+                return Rejected(Code.NOT_FOUND, f"no {name} {resource.id!r}", name)
     subject = subject_of(request)
     if not subject and resource is not None:
         return Rejected(Code.NOT_FOUND, f"no {resource.kind} {resource.id!r}")
-    field = request.DESCRIPTOR.fields[0].name
-    return Rejected(Code.NOT_FOUND, f"no {field} {subject!r}", field)
+    return Rejected(Code.NOT_FOUND, f"no {names[0]} {subject!r}", names[0])
 
 
 def tenant_of(resource: Resource) -> str:
