@@ -13,9 +13,11 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import structlog
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from loom.decider import Position, Recorded, Rejected
@@ -24,6 +26,7 @@ from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.contract import Hears, Service
+from loom.kit.descriptors import described
 from loom.kit.entries import Entry
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.kit.ownership import Ownership
@@ -292,18 +295,25 @@ def snake(name: str) -> str:
 
 def digest_of(request: Message) -> bytes:
     """What makes two commands the same: the request without its secrets."""
-    bare = type(request)()
-    bare.CopyFrom(request)
-    clear_secrets(bare)
+    bare = request
+    if secret_fields(described(request)):
+        bare = type(request)()
+        bare.CopyFrom(request)
+        clear_secrets(bare)
     content = request.DESCRIPTOR.full_name.encode() + b"\0"
     return hashlib.sha256(content + bare.SerializeToString(deterministic=True)).digest()
 
 
 def clear_secrets(request: Message) -> None:
     """Clear the fields marked `debug_redact`."""
-    for field in request.DESCRIPTOR.fields:
-        if field.GetOptions().debug_redact:
-            request.ClearField(field.name)
+    for name in secret_fields(described(request)):
+        request.ClearField(name)
+
+
+@cache
+def secret_fields(descriptor: Descriptor) -> tuple[str, ...]:
+    """The fields marked `debug_redact`."""
+    return tuple(field.name for field in descriptor.fields if field.GetOptions().debug_redact)
 
 
 def expected_of(request: Message) -> dict[str, int]:

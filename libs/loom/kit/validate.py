@@ -76,6 +76,8 @@ def check(message: Message) -> None:
 
 def unknown_fields(message: Message) -> list[str]:
     """Paths of fields that the contract does not know, e.g. `resources.#77`; at most eight."""
+    if flat(described(message)):
+        return sorted_numbers(message, "")[:UNKNOWN_MAX]
     known = type(message)()
     known.CopyFrom(message)
     known.DiscardUnknownFields()
@@ -86,10 +88,21 @@ def unknown_fields(message: Message) -> list[str]:
     return found[:UNKNOWN_MAX]
 
 
+@cache
+def flat(descriptor: Descriptor) -> bool:
+    """True for a type that holds no messages."""
+    return all(field.message_type is None for field in descriptor.fields)
+
+
+def sorted_numbers(message: Message, prefix: str) -> list[str]:
+    """The unknown fields of a message itself."""
+    numbers = sorted({field.field_number for field in UnknownFieldSet(message)})
+    return [f"{prefix}#{number}" for number in numbers]
+
+
 def search(message: Message, prefix: str, found: list[str]) -> None:
     """Add the unknown fields of a message and of all that it holds."""
-    numbers = sorted({field.field_number for field in UnknownFieldSet(message)})
-    found.extend(f"{prefix}#{number}" for number in numbers)
+    found.extend(sorted_numbers(message, prefix))
     for field, value in message.ListFields():
         if field.message_type is None or len(found) >= UNKNOWN_MAX:
             continue

@@ -69,7 +69,9 @@ def against_kafka(
     import uvloop
 
     from loomos.cli.bench.ground import ground
+    from loomos.embedded.runner import collect_rarely
 
+    collect_rarely()
     report = Report(as_json)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with mendable(), ground(report.say) as made, runner:
@@ -92,9 +94,10 @@ def mendable() -> Iterator[None]:
     """What an operator can mend is one line and exit status 1."""
     from loomos.cli.demo.stage import NotHeld
     from loomos.embedded.process import Unusable
+    from loomos.node_agent.join import JoinFailed
 
     try:
         yield
-    except (Unusable, NotHeld) as error:
+    except (Unusable, NotHeld, JoinFailed) as error:
         show.err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
