@@ -36,6 +36,9 @@ def result_of(record: dict[str, Any]) -> tuple[scheduler.RunResult, list[str]]:
     elif record["verdict"] in LIMITS:
         result.outcome = scheduler.RUN_OUTCOME_LIMIT_EXCEEDED
         details.append(LIMITS[record["verdict"]])
+    elif record["verdict"] == "lease_ended" and (record["signal"] or record["exit_code"]):
+        # The node was out of reach: the job did nothing wrong and goes on from its checkpoint.
+        result.outcome = scheduler.RUN_OUTCOME_NODE_LOST
     elif record["signal"]:
         result.outcome = scheduler.RUN_OUTCOME_SIGNALLED
     else:
