@@ -15,7 +15,7 @@ import psutil
 
 __all__ = ["LEASE_SECONDS", "Agent"]
 
-LEASE_SECONDS = 12
+LEASE_SECONDS = 15
 """Longer than the resource manager takes to come back, short enough to wait for a dead node."""
 
 

@@ -18,6 +18,7 @@ __all__ = ["play"]
 STEP = 9
 TOPIC = "loomos.scheduler"
 CLEAN = "clean"
+FREQUENT = (".progressed", ".checkpointed")
 RUNNING = scheduler_pb2.JOB_STATUS_RUNNING
 
 
@@ -40,11 +41,27 @@ def story(stage: Stage) -> None:
     kinds = {one["event"]["type"] for one in entries}
     wanted = {"allocation.granted", "job.preempted", "job.finished", "usage.recorded"}
     require(wanted <= kinds, f"the story lacks {sorted(wanted - kinds)}")
-    depth = max(one["depth"] for one in entries)
+    roots = [one["event"]["type"] for one in entries if one["depth"] == 0]
+    require(roots == ["job.submitted"], f"these events have no cause: {roots}")
     topics = {one["event"]["position"]["topic"] for one in entries}
-    tree = [f"{'  ' * one['depth']}{one['event']['type']}" for one in entries]
-    told = f"story {correlation_id}: {len(entries)} events in {len(topics)} topics, {depth} deep"
-    stage.held(STEP, told, root, tree=tree)
+    told = f"story {correlation_id}: {len(entries)} events in {len(topics)} topics, one root"
+    stage.held(STEP, f"{told}; without progress and checkpoints:", root, tree=branches(entries))
+
+
+def branches(entries: list[dict[str, Any]]) -> list[str]:
+    """The tree as indented lines; what is left out leaves its effects behind its cause."""
+    lines: list[str] = []
+    above: list[int] = []
+    """The depths of the shown events between the root and here."""
+    for entry in entries:
+        kind, depth = entry["event"]["type"], entry["depth"]
+        if kind.endswith(FREQUENT) or kind.startswith("checkpoint."):
+            continue
+        while above and above[-1] >= depth:
+            above.pop()
+        lines.append(f"{'  ' * len(above)}{kind}")
+        above.append(depth)
+    return lines
 
 
 def intact(stage: Stage) -> None:
@@ -70,12 +87,15 @@ def forgeries(stage: Stage) -> None:
     place = stage.home / "demo" / "forgeries"
     shutil.rmtree(place, ignore_errors=True)
     # Trees first: what is signed by then stands in the files.
-    shutil.copytree(stage.home / "trees", place / "trees")
-    copied(stage.home / "kafka" / "data", place / CLEAN)
+    tree = f"{TOPIC}-0"
+    shutil.copytree(stage.home / "trees" / tree, place / "trees" / tree)
     forged = {CLEAN: (target, target)}
+    for name in (CLEAN, *FORGERIES):
+        (place / name / tree).mkdir(parents=True)
+        for path in sorted((stage.home / "kafka" / "data" / tree).glob("*.log")):
+            shutil.copyfile(path, place / name / tree / path.name)
     for name, forge in FORGERIES.items():
-        copied(place / CLEAN, place / name)
-        forged[name] = forge(next((place / name / f"{TOPIC}-0").glob("*.log")), target)
+        forged[name] = forge(next((place / name / tree).glob("*.log")), target)
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda name: faults(stage, place, name), forged))
     for (name, (first, last)), seen in zip(forged.items(), found, strict=True):
@@ -89,24 +109,12 @@ def forgeries(stage: Stage) -> None:
     shutil.rmtree(place)
 
 
-def copied(source: Path, target: Path) -> None:
-    """The segment files of all partitions, without their indexes."""
-    for path in source.glob("loomos.*/*.log"):
-        folder = target / path.parent.name
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
-
-
 def faults(stage: Stage, place: Path, name: str) -> list[dict[str, Any]]:
     """What verification finds in a copy, without a broker."""
     words = ("audit", "verify", "--json", "--log-dir", str(place / name))
     done = stage.loomos(*words, "--tiles", str(place / "trees"))
-    return [
-        fault
-        for report in reports_in(done.stdout)
-        if report["topic"] == TOPIC or name == CLEAN
-        for fault in report["faults"]
-    ]
+    (report,) = reports_in(done.stdout)
+    return report["faults"]
 
 
 def reports_in(text: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import psutil
 
@@ -51,12 +52,12 @@ def agents(stage: Stage) -> None:
     first, third = stage.agents[nodes.FIRST], stage.agents[nodes.THIRD]
     before = {one.pid for one in first.jobs()}
     killed = [agent.kill() for agent in (first, third)]
-    stage.wait("the short job does not end", lambda: not third.jobs(), BACK_SECONDS)
     alive = {one.pid for one in first.jobs() if one.status() != psutil.STATUS_ZOMBIE}
     require(bool(before) and before <= alive, f"processes {before - alive} died with the agent")
     since = training.version
-    for agent in (first, third):
-        agent.start()
+    first.start()
+    stage.wait("the short job does not end", lambda: not third.jobs(), BACK_SECONDS)
+    third.start()
     adopted(stage, first, training)
     step = jobs.reached(training, "job.progressed", BACK_SECONDS, since)
     stage.held(STEP, f"its job went on without it: {step['text']}, still run {step['run']}", step)
@@ -83,9 +84,11 @@ def node(stage: Stage) -> None:
     training = stage.watches["training"]
     first, second = stage.agents[nodes.FIRST], stage.agents[nodes.SECOND]
     stage.admin.call("POST", f"/api/v1/nodes/{second.node_id}/uncordon", {})
-    since = training.version
+    since, now_us = training.version, time.time_ns() // 1000
     first.kill_node()
-    lost = stage.event("node.lost", first.node_id, LOST_SECONDS)
+    lost = stage.event(
+        "node.lost", first.node_id, LOST_SECONDS, lambda one: int(one["at_us"]) > now_us
+    )
     stage.held(STEP, f"{first.name} was killed with its job and counts as lost", lost)
     moved = jobs.reached(training, "job.requeued", LOST_SECONDS, since)
     stage.held(STEP, moved["text"], moved)

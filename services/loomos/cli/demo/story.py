@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def demo(
         stage.close(keep)
         if not keep:
             stage.tell({"progress": "stopping everything", **stage.clock()})
-            stage.loomos("down")
+            down = stage.loomos("down")
+            stage.tell({"progress": (down.stdout or down.stderr).strip(), **stage.clock()})
     if stage.failures:
         raise typer.Exit(1)
 
@@ -75,6 +77,8 @@ def fresh(given: Path | None) -> Path:
 def up(stage: Stage) -> None:
     """Start the platform; how far it is comes line by line."""
     process, lines = start(stage.home, detach=True)
+    # It is our child: who waits for its end must not find a zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
     for line in lines:
         said = json.loads(line)
         match said["step"]:
@@ -83,10 +87,8 @@ def up(stage: Stage) -> None:
             case "enrolment":
                 continue
             case "failed":
-                process.wait()
                 raise Refused(0, "UNAVAILABLE", said["line"])
             case "running":
-                process.wait()
                 return
             case step:
                 stage.tell({"progress": f"{step}: {said['line']}", **stage.clock()})
