@@ -1,7 +1,5 @@
 """Rules about nodes: one token, one node."""
 
-import dataclasses
-
 from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected
@@ -57,7 +55,7 @@ def join_node(command: pb.JoinNodeRequest, state: State, context: Context) -> li
             "node_name",
         )
     # A node's id names its cluster, for that is the shard of those who schedule it.
-    in_cluster = dataclasses.replace(context, shard=token.cluster_id)
+    in_cluster = context._replace(shard=token.cluster_id)
     return [
         pb.NodeJoined(
             join_token_id=command.join_token_id,
