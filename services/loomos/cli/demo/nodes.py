@@ -10,8 +10,8 @@ from typing import Any
 
 from loomos.cli.demo.agents import Agent
 from loomos.cli.demo.people import secret_pair
-from loomos.cli.demo.stage import Stage, examples
-from loomos.node_agent.join import join
+from loomos.cli.demo.stage import NotHeld, Stage, examples
+from loomos.node_agent.join import JoinFailed, join
 
 __all__ = ["FIRST", "SECOND", "THIRD", "play"]
 
@@ -43,7 +43,10 @@ async def admit(stage: Stage, agent: Agent) -> str:
     made = await asyncio.to_thread(stage.admin.call, "POST", "/api/v1/join-tokens", body)
     state = stage.state()
     token = f"lj_{made['id']}_{secret}"
-    return await join(state["gateway"], Path(state["ca"]), token, agent.name, agent.credentials)
+    try:
+        return await join(state["gateway"], Path(state["ca"]), token, agent.name, agent.credentials)
+    except JoinFailed as error:
+        raise NotHeld(str(error)) from error
 
 
 def ready(stage: Stage, agent: Agent) -> Mapping[str, Any]:
