@@ -21,6 +21,7 @@ __all__ = [
     "Resource",
     "Statement",
     "fold",
+    "partition_shard",
     "shard_of",
 ]
 
@@ -133,3 +134,8 @@ def shard_of(stream_id: str) -> str:
     _, _, rest = stream_id.partition("-")
     shard, _, token = rest.rpartition("-")
     return shard if len(token) == 20 else ""
+
+
+def partition_shard(partition: int) -> str:
+    """Where the shell keeps what concerns a whole partition; no id of a tenant has a colon."""
+    return f"partition:{partition}"

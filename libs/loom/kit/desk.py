@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from loom.decider import Code, Context, Position, Recorded, Rejected
+from loom.decider import Code, Context, Position, Recorded, Rejected, partition_shard
 from loom.kit.answers import Answer, Answers
 from loom.kit.contract import Service
 from loom.kit.entries import (
@@ -123,7 +123,7 @@ class Desk:
         ]
         if not moved:
             return None
-        shard = f"partition-{self.partition}"
+        shard = partition_shard(self.partition)
         drafts = self._internal(common_pb2.InputsAdvanced(shard_id=shard, inputs=moved), shard)
         await self.folder.fold(unplaced(drafts[0], self.service.topic))
         for name in sorted(self.folder.states):
@@ -132,7 +132,7 @@ class Desk:
 
     def heartbeat(self) -> Decided:
         """Shows a deposed claimant that the owner lives."""
-        shard = f"partition-{self.partition}"
+        shard = partition_shard(self.partition)
         event = common_pb2.CommandAcknowledged(shard_id=shard, command_type="heartbeat")
         drafts = self._internal(event, shard)
         self.folder.versions[shard] = drafts[0].version

@@ -20,7 +20,7 @@ import structlog
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from loom.decider import Position, Recorded, Rejected
+from loom.decider import Position, Recorded, Rejected, partition_shard
 from loom.kit import observe
 from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
@@ -113,7 +113,7 @@ class Shell:
         entry = Entry(
             request=route.request(),
             caller=call.caller,
-            shard=f"partition-{commanders[0].partition}",
+            shard=partition_shard(commanders[0].partition),
             action=route.method,
             command_id=call.command_id,
             digest=hashlib.sha256(data).digest(),

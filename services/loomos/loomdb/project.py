@@ -9,7 +9,7 @@ import json
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from loom.decider import Recorded, Statement
+from loom.decider import Recorded, Statement, partition_shard
 
 __all__ = ["project"]
 
@@ -67,7 +67,7 @@ def project(record: Recorded) -> list[Statement]:
 
 def owner_of(record: Recorded) -> tuple[str, str]:
     """The organisation and the project that the event itself names; "" for what it does not."""
-    if record.shard == f"partition-{record.position.partition}":
+    if record.shard == partition_shard(record.position.partition):
         # The shell's own: heartbeats and inputs of a whole partition concern no tenant.
         return "", ""
     project_id = text_of(record.event, "project_id")

@@ -130,14 +130,14 @@ def test_a_cursor_leads_back_to_its_place():
 
 
 def test_what_the_shell_writes_for_a_whole_partition_is_no_tenants():
-    event = common_pb2.CommandAcknowledged(shard_id="partition-3", command_type="heartbeat")
+    event = common_pb2.CommandAcknowledged(shard_id="partition:3", command_type="heartbeat")
     record = Recorded(
         event=event,
         type="command.acknowledged",
         id="e-1",
-        stream="partition-3",
+        stream="partition:3",
         version=1,
-        shard="partition-3",
+        shard="partition:3",
         position=Position("loomos.security", 3, 7, 0),
         at_us=5,
         actor="service:security",
