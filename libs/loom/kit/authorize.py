@@ -37,6 +37,7 @@ STALE_SECONDS = 5.0
 WAIT_SECONDS = 2.0
 FIRST_READ_SECONDS = 60.0
 RETRY_SECONDS = 1.0
+WAIT_MS = 2000
 CACHED_MAX = 200_000
 SPIFFE = re.compile(r"spiffe://loomos/(service|node)/([a-z0-9](?:[a-z0-9-]{0,118}[a-z0-9])?)")
 ORGANISATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -375,7 +376,7 @@ class Authorizer:
                 await reader.stop()
 
     async def _read(self, reader: Reader, partition: int) -> Base:
-        for record in await reader.batch():
+        for record in await reader.batch(WAIT_MS):
             if record.verdict.kind == Kind.EVENT and record.verdict.valid:
                 self.view.evolve(reader.recorded(record))
         lag_s = reader.lag_s()

@@ -47,6 +47,8 @@ BATCH_BYTES_MAX = 900_000
 COMMAND_BYTES_MAX = 800_000
 READ_BACK_S = 10.0
 """How long a sent record may stay unread before it is in doubt."""
+IDLE_WAIT_MS = 1000
+"""How long an idle writer waits for a record; one that comes ends the wait at once."""
 
 
 # The client asks its codec for level 9, meaning Kafka's default; to this codec it means the slow
@@ -184,7 +186,7 @@ class Writer:
         """Read back for ever, resolving what was appended; ends only by raising Doubt."""
         try:
             while True:
-                records = await self.reader.batch(wait_ms=250)
+                records = await self.reader.batch(wait_ms=250 if self._sent else IDLE_WAIT_MS)
                 for record in records:
                     self._hear(record)
                 if self._failure:
