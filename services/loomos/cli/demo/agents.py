@@ -25,10 +25,7 @@ class Agent:
 
     home: Path
     name: str
-    kind: str
-    scenario: Path | None = None
-    """Simulated GPUs; None for a node without."""
-    node_id: str = ""
+    node_id: str
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,25 +34,17 @@ class Agent:
         return self.home / "nodes" / self.name
 
     @property
-    def credentials(self) -> Path:
-        """The node's key and certificate."""
-        return self.folder / "credentials"
+    def pid(self) -> int:
+        """The agent's process; 0 before it was started."""
+        return self.process.pid if self.process is not None else 0
 
     def start(self) -> None:
         """Run the agent."""
-        given = {
-            "LOOMOS_HOME": str(self.home),
-            "LOOMOS_CREDENTIALS": str(self.credentials),
-            "LOOMOS_NODE_NAME": self.name,
-            "LOOMOS_NODE_LABELS": f"kind={self.kind}",
-            "LOOMOS_LEASE_SECONDS": str(LEASE_SECONDS),
-        }
-        if self.scenario is not None:
-            given["LOOMOS_NVML_SCENARIO"] = str(self.scenario)
+        own = {"LOOMOS_HOME": str(self.home), "LOOMOS_LEASE_SECONDS": str(LEASE_SECONDS)}
         with (self.home / "logs" / f"agent-{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "loomos.cli.main", "run", "node-agent"],
-                env=os.environ | given,
+                [sys.executable, "-m", "loomos.cli.main", "node", "run", "--name", self.name],
+                env=os.environ | own,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,32 +3,26 @@
 Two simulate GPUs from a scenario, through the same NVML calls that a real driver answers.
 """
 
-import asyncio
 from collections.abc import Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loomos.cli.demo.agents import Agent
-from loomos.cli.demo.people import secret_pair
-from loomos.cli.demo.stage import NotHeld, Stage, examples
-from loomos.node_agent.join import JoinFailed, join
+from loomos.cli.demo.stage import Stage, examples, require
 
 __all__ = ["FIRST", "SECOND", "THIRD", "play"]
 
 STEP = 2
 FIRST, SECOND, THIRD = "gpu-a", "gpu-b", "cpu-c"
 SCENARIOS = {FIRST: "a100x1.scenario", SECOND: "h100x2.scenario", THIRD: ""}
-READY_SECONDS = 40.0
+READY_SECONDS = 60.0
 
 
 def play(stage: Stage) -> None:
     """All three join, and are ready for work."""
-    for name, scenario in SCENARIOS.items():
-        path = examples() / "nvml" / scenario if scenario else None
-        agent = Agent(stage.home, name, "gpu" if path else "cpu", path)
-        agent.node_id = asyncio.run(admit(stage, agent))
-        agent.start()
-        stage.agents[name] = agent
+    with ThreadPoolExecutor(len(SCENARIOS)) as pool:
+        for agent in pool.map(lambda name: admit(stage, name), SCENARIOS):
+            stage.agents[agent.name] = agent
     for agent in stage.agents.values():
         node = ready(stage, agent)
         cards = ", ".join(one["gpu"]["model"] for one in node["gpus"]) or "no GPU"
@@ -36,17 +30,24 @@ def play(stage: Stage) -> None:
         stage.held(STEP, told, stage.event("node.connected", agent.node_id))
 
 
-async def admit(stage: Stage, agent: Agent) -> str:
-    """A join token, used at once; the node's id."""
-    secret, digest = secret_pair()
-    body = {"organisation_id": "platform", "cluster_id": "local", "secret_sha256": digest}
-    made = await asyncio.to_thread(stage.admin.call, "POST", "/api/v1/join-tokens", body)
-    state = stage.state()
-    token = f"lj_{made['id']}_{secret}"
-    try:
-        return await join(state["gateway"], Path(state["ca"]), token, agent.name, agent.credentials)
-    except JoinFailed as error:
-        raise NotHeld(str(error)) from error
+def admit(stage: Stage, name: str) -> Agent:
+    """A node with an identity, its agent running."""
+    token = said(stage, "node", "token")
+    scenario = SCENARIOS[name]
+    words = ["node", "join", "--name", name, "--token", token]
+    words += ["--label", "kind=gpu" if scenario else "kind=cpu"]
+    if scenario:
+        words += ["--nvml-scenario", str(examples() / "nvml" / scenario)]
+    agent = Agent(stage.home, name, said(stage, *words))
+    agent.start()
+    return agent
+
+
+def said(stage: Stage, *words: str) -> str:
+    """What a command of `loomos` prints."""
+    done = stage.loomos(*words)
+    require(done.returncode == 0, f"`loomos {words[0]} {words[1]}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def ready(stage: Stage, agent: Agent) -> Mapping[str, Any]:

@@ -135,8 +135,10 @@ def play(stage: Stage) -> None:
 
 def goodbye(stage: Stage, keep: bool) -> None:
     """What to try next, and where everything is."""
+    from loomos.cli.demo import nodes
+
     state = stage.state()
-    program = Path(sys.argv[0]).name
+    program = "./loomos" if Path("loomos").is_file() else "loomos"
     home = f"LOOMOS_HOME={stage.home}"
     job_id, story = stage.ids.get("training", "JOB"), stage.ids.get("training-story", "STORY")
     commands = [
@@ -155,7 +157,8 @@ def goodbye(stage: Stage, keep: bool) -> None:
             "rest": f"{state['gateway']}/docs",
             "ca": state["ca"],
             "home": str(stage.home),
-            "running": keep,
+            "node": f"{home} {program} node run --name {nodes.SECOND}",
+            "agents": {one.name: one.pid for one in stage.agents.values()} if keep else {},
         }
     )
 
@@ -184,6 +187,11 @@ def told(one: dict[str, Any]) -> None:
         console.print("try next:")
         for command in one["try"]:
             console.print(f"  {escape(command)}")
-        later = "" if one["running"] else ", after `up`"
+        pids = " ".join(str(pid) for pid in one["agents"].values())
+        later = "" if pids else ", after `up`"
         console.print(f"REST and OpenAPI{later}: {one['rest']} (trust {escape(one['ca'])})")
+        if pids:
+            console.print(f"everything runs: `loomos down` stops it, `kill {pids}` the agents")
+        else:
+            console.print(f"nodes come back by their agents: {escape(one['node'])}")
         console.print(f"everything lies in {escape(one['home'])}")
