@@ -94,10 +94,9 @@ def mendable() -> Iterator[None]:
     """What an operator can mend is one line and exit status 1."""
     from loomos.cli.demo.stage import NotHeld
     from loomos.embedded.process import Unusable
-    from loomos.node_agent.join import JoinFailed
 
     try:
         yield
-    except (Unusable, NotHeld, JoinFailed) as error:
+    except (Unusable, NotHeld) as error:
         show.err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

@@ -3,7 +3,6 @@
 It is told by the command line and the gateway only, and stopped and removed at the end.
 """
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from loomos.cli.bench.ground import scratch
 from loomos.cli.demo import nodes, people
-from loomos.cli.demo.agents import Agent
-from loomos.cli.demo.stage import Stage, examples
+from loomos.cli.demo.stage import Stage
 from loomos.embedded.process import Unusable
 
 __all__ = ["Fleet", "fleet"]
@@ -32,13 +30,9 @@ class Fleet:
     warm_up_seconds: float
     """How long `up` took in a home that had been up before."""
 
-    def join(self, name: str, scenario: str = "") -> None:
-        """Start a node's agent and wait until it takes work."""
-        path = examples() / "nvml" / scenario if scenario else None
-        agent = Agent(self.stage.home, name, "gpu" if scenario else "cpu", path)
-        agent.node_id = asyncio.run(nodes.admit(self.stage, agent))
-        agent.start()
-        self.stage.agents[name] = agent
+    def join(self, name: str) -> None:
+        """Start the agent of one of the demo's nodes and wait until it takes work."""
+        agent = self.stage.agents[name] = nodes.admit(self.stage, name)
         nodes.ready(self.stage, agent)
 
 

@@ -12,12 +12,11 @@ import psutil
 
 from loomos.cli.bench.fleet import Fleet
 from loomos.cli.bench.report import Report, single
-from loomos.cli.demo import jobs
+from loomos.cli.demo import jobs, nodes
 
 __all__ = ["measure"]
 
 BENCH = "footprint"
-AGENTS = (("gpu-a", "a100x1.scenario"), ("gpu-b", "h100x2.scenario"), ("cpu-c", ""))
 TRAINING = ("--epochs", "3", "--rounds", "2", "--seed", "7")
 SETTLE_SECONDS = 60.0
 MEASURED_SECONDS = 60.0
@@ -28,8 +27,8 @@ GIBIBYTE = 2**30
 def measure(report: Report, platform: Fleet) -> None:
     """All rows, then where the CPU went."""
     report.add(single(BENCH, "warm_up", [platform.warm_up_seconds], "s"))
-    for name, scenario in AGENTS:
-        platform.join(name, scenario)
+    for name in nodes.SCENARIOS:
+        platform.join(name)
     report.say("three agents are ready; a model is trained and served")
     serve_model(platform)
     report.say(f"nothing happens for {SETTLE_SECONDS:.0f} s, then {MEASURED_SECONDS:.0f} s count")

@@ -10,6 +10,7 @@ from typing import Any
 
 from loomos.cli.bench.fleet import Fleet
 from loomos.cli.bench.report import Report, percentile, single
+from loomos.cli.demo import nodes
 from loomos.cli.demo.people import PROJECT
 
 __all__ = ["measure"]
@@ -25,7 +26,7 @@ PAUSE_SECONDS = 1.0
 
 def measure(report: Report, platform: Fleet) -> None:
     """Both rows."""
-    platform.join("bench")
+    platform.join(nodes.THIRD)
     report.say(f"{JOBS} jobs, one after another")
     for _ in range(WARMUP_JOBS):
         submit_one(platform)
