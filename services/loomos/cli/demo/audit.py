@@ -105,7 +105,7 @@ def forgeries(stage: Stage) -> None:
             continue
         require(bool(named), f"{name} in {TOPIC}-0 {first} to {last} was not named: {seen}")
         where = f"{TOPIC}-0 offset {named[0]['first_offset']}"
-        stage.held(STEP, f"{name} is found: {where}: {named[0]['kind']}", event)
+        stage.held(STEP, f"found: {name}: {where}: {named[0]['kind']}", event)
     shutil.rmtree(place)
 
 
@@ -154,4 +154,5 @@ def rebuilt(stage: Stage) -> None:
     services = {one["service"] for one in tables}
     rows = sum(one["rows"] for one in tables)
     told = f"{rows} rows in {len(tables)} tables of {len(services)} services give the same digests"
-    stage.held(STEP, f"rebuilt from the log, {told}", digests=[one["rebuilt"] for one in tables])
+    digests = {f"{one['service']}.{one['table']}": one["rebuilt"] for one in tables}
+    stage.held(STEP, f"rebuilt from the log, {told}", digests=digests)

@@ -62,7 +62,7 @@ FORGERIES: dict[str, Callable[[Path, int], Forged]] = {
     "a flipped byte": flip_byte,
     "a flipped byte with a checksum that fits": flip_with_crc,
     "a removed batch": remove,
-    "two swapped batches": swap,
+    "batches that changed places": swap,
 }
 
 
