@@ -1,4 +1,4 @@
-"""Preparing given stores: who gets a certificate, and what is refused before anything is touched."""
+"""Preparing given stores: who gets a certificate; what is refused before anything is touched."""
 
 from pathlib import Path
 
