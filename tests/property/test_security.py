@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import loomos.security.state as states
 from loom.decider import Code, Context, Position, Recorded, Rejected, Resource, fold
-from loom.kit.authorize import Decisions, Policies
+from loom.kit.decisions import Decisions, Policies
 from loom.kit.view import ROLES, View
 from loom.v1 import security_pb2 as pb
 from loom.v1.common_pb2 import DataClassification

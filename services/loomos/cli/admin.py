@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, Refused, segment
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
 from loomos.cli.session import asked_password
 from loomos.cli.show import Json, done, number, print_json, short, table
 

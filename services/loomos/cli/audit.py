@@ -21,7 +21,8 @@ from loom.kit.config import InvalidSetting, Settings
 from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
-from loomos.cli.door import Door, Refused, segment
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
 from loomos.cli.show import UNSEEN
 
 if TYPE_CHECKING:

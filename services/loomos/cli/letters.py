@@ -11,7 +11,7 @@ import typer
 from loom.kit.config import Settings
 from loom.log.topics import DECIDING
 from loom.store import Store
-from loomos.cli.door import Refused
+from loomos.cli.profile import Refused
 from loomos.cli.show import Json, print_json, table
 from loomos.embedded.services import found
 

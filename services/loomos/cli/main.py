@@ -23,9 +23,10 @@ from loomos.cli import (
     quotas,
     replay,
     session,
+    soak,
 )
 from loomos.cli.demo import story
-from loomos.cli.door import Refused
+from loomos.cli.profile import Refused
 from loomos.cli.show import err
 
 __all__ = ["app", "main"]
@@ -50,6 +51,7 @@ jobs.add_to(app)
 models.add_to(app)
 costs.add_to(app)
 replay.add_to(app)
+soak.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 letters.add_to(app)

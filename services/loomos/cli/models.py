@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import bytes_text, time_text
-from loomos.cli.door import Door, Refused, segment
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done, fields, number, print_json, short, table
 
 __all__ = ["add_to"]

@@ -16,7 +16,8 @@ import typer
 from loom.kit.authority import write_secret
 from loom.kit.config import Settings
 from loomos.cli.amounts import bytes_of, bytes_text, milli_of, milli_text, pairs_of, seconds_of
-from loomos.cli.door import Door, Refused, place, segment
+from loomos.cli.door import Door, place, segment
+from loomos.cli.profile import Refused
 from loomos.cli.session import new_secret
 from loomos.cli.show import Json, done, err, number, out, print_json, short, table
 

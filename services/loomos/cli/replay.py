@@ -13,7 +13,8 @@ import typer
 from loom.decider import Position
 from loom.kit.config import Settings
 from loom.kit.contract import Service
-from loomos.cli.door import Door, Refused, segment
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, out, print_json, short, table
 
 if TYPE_CHECKING:

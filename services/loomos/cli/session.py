@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from loom.kit.config import Settings
-from loomos.cli.door import Door, Profile, segment
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Profile
 from loomos.cli.show import Json, done, fields, print_json, short
 
 __all__ = ["add_to", "made_key", "new_secret"]

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from loomos.cli import door
-from loomos.cli.door import Door, Profile, Refused
+from loomos.cli.door import Door
+from loomos.cli.profile import REMEMBERED_S, Profile, Refused, only
 
 KEY = "lk_key-acme-aaaaaaaaaaaaaaaaaaaa_" + "s" * 43
 
@@ -39,12 +40,12 @@ def test_a_profiles_name_is_no_path(home, name):
 
 def test_who_has_several_profiles_must_choose(home):
     with pytest.raises(Refused, match="not logged in"):
-        door.only(home)
+        only(home)
     Profile.named(home, "ada").save(KEY)
-    assert door.only(home).name == "ada"
+    assert only(home).name == "ada"
     Profile.named(home, "root").save(KEY)
     with pytest.raises(Refused, match="ada, root"):
-        door.only(home)
+        only(home)
 
 
 def test_without_a_gateway_it_says_how_to_get_one(home):
@@ -59,7 +60,7 @@ def test_positions_are_remembered_for_a_while(home):
     profile.remember({"loomos.scheduler:0": "7:0"})
     assert profile.positions() == {"loomos.scheduler:0": "7:0"}
     path = profile.path.with_suffix(".positions")
-    past = path.stat().st_mtime - door.REMEMBERED_S - 1
+    past = path.stat().st_mtime - REMEMBERED_S - 1
     os.utime(path, (past, past))
     assert profile.positions() == {}
     path.write_text("no json")

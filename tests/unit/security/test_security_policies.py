@@ -7,7 +7,7 @@ import cedarpy
 import pytest
 
 from loom.decider import Position, Recorded, Resource
-from loom.kit.authorize import Decisions, Policies, policy_folder, touched
+from loom.kit.decisions import Decisions, Policies, policy_folder, touched
 from loom.kit.view import View
 from loom.log.catalogue import contracts
 from loom.v1 import security_pb2 as pb

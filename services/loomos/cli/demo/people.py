@@ -9,7 +9,8 @@ import secrets
 from pathlib import Path
 
 from loomos.cli.demo.stage import Stage
-from loomos.cli.door import Door, Profile
+from loomos.cli.door import Door
+from loomos.cli.profile import Profile
 
 __all__ = ["GPUS_MILLI_MAX", "JOBS_MAX", "ORGANISATION", "PROJECT", "play", "secret_pair"]
 

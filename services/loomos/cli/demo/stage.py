@@ -17,7 +17,8 @@ from typing import Any
 import loomos
 from loomos.cli.demo.agents import Agent
 from loomos.cli.demo.watch import Watch
-from loomos.cli.door import Door, Refused
+from loomos.cli.door import Door
+from loomos.cli.profile import Refused
 
 __all__ = ["NotHeld", "Stage", "examples", "require"]
 

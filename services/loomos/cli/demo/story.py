@@ -20,8 +20,8 @@ from rich.markup import escape
 
 from loom.kit.config import default_home
 from loomos.cli.demo.stage import NotHeld, Stage
-from loomos.cli.door import Refused
 from loomos.cli.platform import start
+from loomos.cli.profile import Refused
 
 __all__ = ["add_to"]
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loomos.cli.door import Door, Refused
+from loomos.cli.door import Door
+from loomos.cli.profile import Refused
 
 __all__ = ["Watch"]
 
