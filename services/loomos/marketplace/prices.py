@@ -15,6 +15,7 @@ LIST: dict[str, int] = {
     "cpu-core": 24_000,
     "memory-gib": 3_200,
     "storage-gib": 110,
+    "gpu:NVIDIA A100-PCIE-40GB": 1_190_000,
     "gpu:NVIDIA A100-SXM4-80GB": 1_790_000,
     "gpu:NVIDIA H100 80GB HBM3": 2_990_000,
     "gpu:NVIDIA L4": 560_000,
