@@ -125,3 +125,21 @@ async def test_what_changes_nothing_founds_no_shard(bus, topic):
         live = set(commander.desk.folder.states)
     async with running(bus, topic) as commander:
         assert set(commander.desk.folder.states) == live == set()
+
+
+async def test_an_owner_that_is_told_to_end_while_it_is_woken_ends(bus, topic):
+    async with running(bus, topic) as commander:
+        task = next(one for one in asyncio.all_tasks() if one.get_coro().__name__ == "run")
+
+        async def nudge() -> None:
+            while True:
+                commander._wake.set()
+                await asyncio.sleep(0)
+
+        nudging = asyncio.create_task(nudge())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=10)
+        nudging.cancel()
+        assert done, "it decides on, and nobody confirms"
+        assert not commander.serving.is_set()

@@ -168,6 +168,9 @@ class Client:
                     if key in self.owners:
                         continue
                 elif failure.code != "UNAVAILABLE":
+                    if failure.code == "DEADLINE_EXCEEDED":
+                        # A stopped owner never says that another took over.
+                        self.owners.pop(key, None)
                     raise
                 self.owners.pop(key, None)
                 pause = min(PAUSE_SECONDS_MAX, pause * 2)

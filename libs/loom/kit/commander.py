@@ -209,7 +209,9 @@ class Commander:
             if not self._queue and not any(i.waiting for i in desk.folder.inputs.values()):
                 self._wake.clear()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+                    # Not `wait_for`: woken and cancelled at once, it forgets that it was cancelled.
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await self._wake.wait()
                 except TimeoutError:
                     await self._save(desk)
                     await self._append([desk.heartbeat()])
@@ -257,7 +259,8 @@ class Commander:
             soonest = min(desk.due.values(), default=None)
             wait_s = None if soonest is None else max(0.0, (soonest - now_us()) / 1e6)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(desk.replanned.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await desk.replanned.wait()
 
     async def _tick(self, shard: str, now: int) -> None:
         entry = Entry(

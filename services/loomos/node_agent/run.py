@@ -127,7 +127,8 @@ class Run:
             try:
                 while not ended.is_set():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(ended.wait(), LOOK_SECONDS)
+                        async with asyncio.timeout(LOOK_SECONDS):
+                            await ended.wait()
                     await self._look()
             finally:
                 loop.remove_reader(descriptor)

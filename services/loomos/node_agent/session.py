@@ -175,4 +175,5 @@ class _Stream:
                 return
             if not data:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(run.finished.wait(), LOG_LOOK_SECONDS)
+                    async with asyncio.timeout(LOG_LOOK_SECONDS):
+                        await run.finished.wait()
