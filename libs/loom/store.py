@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS dead_letters (
   projection text NOT NULL, topic text NOT NULL, partition int NOT NULL,
   record_offset bigint NOT NULL, stream text NOT NULL, type text NOT NULL,
   reason text NOT NULL, attempts int NOT NULL,
-  parked_at timestamptz NOT NULL DEFAULT now(),
+  parked_at timestamptz NOT NULL DEFAULT now(), noticed boolean NOT NULL DEFAULT false,
   PRIMARY KEY (projection, topic, partition, record_offset));
 CREATE TABLE IF NOT EXISTS schema_version (digest text PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS snapshots (

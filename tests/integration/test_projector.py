@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 
 import psycopg
 import pytest
+from aiokafka import AIOKafkaConsumer
 from tests.appending import append
 
 from loom.decider import Position, Recorded, Statement
 from loom.kit.projector import Projector
 from loom.log.judge import Base
+from loom.log.letters import TOPIC
+from loom.log.topics import connection
 from loom.store import Fenced
 
 INSERT = "INSERT INTO notes VALUES (%s, %s, %s)"
@@ -84,6 +88,24 @@ async def test_poison_is_parked_with_its_stream_and_the_others_flow(
         (offsets[4], "b", 0),
     ]
     assert "nobody can project this" in sorted(parked)[0][3]
+    async with projecting(store, bus, topic):
+        assert {offsets[1], offsets[2], offsets[4]} == await noticed(bus, topic, 3)
+
+
+async def noticed(bus, topic: str, count: int) -> set[int]:
+    """Offsets of the records of a topic that `loomos.dead-letters` tells of."""
+    consumer = AIOKafkaConsumer(TOPIC, **connection(bus), auto_offset_reset="earliest")
+    await consumer.start()
+    found: set[int] = set()
+    try:
+        async with asyncio.timeout(30):
+            while len(found) < count:
+                notice = json.loads((await consumer.getone()).value)
+                if notice["topic"] == topic:
+                    found.add(notice["record_offset"])
+    finally:
+        await consumer.stop()
+    return found
 
 
 async def test_parked_records_are_taken_back_in_their_order(store, bus, topic, writer, note):

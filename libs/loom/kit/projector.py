@@ -5,7 +5,8 @@
    for its row (a rebuild holds it while it swaps the tables) has written nothing yet.
 2. A position lies on a command's boundary, so a command is projected whole or not at all.
 3. A record that cannot be projected is tried again, then parked as a dead letter together with the
-   position; the records of its stream that follow are parked behind it. Nothing is skipped.
+   position; the records of its stream that follow are parked behind it. Nothing is skipped. A
+   notice goes to `loomos.dead-letters` and a counter rises, which an alert watches.
 4. `redeem` takes parked records back in the log's order, from whatever process it is called.
 """
 
@@ -14,16 +15,21 @@ from collections.abc import Callable, Collection
 
 import psycopg
 import structlog
+from prometheus_client import Counter
 
 from loom.decider import Position, Recorded, Statement
 from loom.log.judge import START, Base, Kind
+from loom.log.letters import send_notices
 from loom.log.reader import Judged, LogAway, Reader
-from loom.log.topics import Bus
+from loom.log.topics import Bus, KafkaError
 from loom.store import Connection, Fenced, Store, run_all
 
 __all__ = ["Projector"]
 
 ATTEMPTS_MAX = 3
+PARKED = Counter(
+    "loomos_dead_letters", "Records that a projection parked.", ("topic", "projection")
+)
 Project = Callable[[Recorded], list[Statement]]
 
 
@@ -134,6 +140,7 @@ class Projector:
         async with self._store.connection() as connection:
             self.blocked = set((await self._waiting(connection)).values())
         await self._stand(Base.parse(stored))
+        await self._notice()
         reader = Reader(self._bus, self.topic, self.partition, self.base)
         await reader.start()
         try:
@@ -145,6 +152,8 @@ class Projector:
                     continue
                 ready = [record for record in waiting if record.offset < reader.base.offset]
                 await self._apply([reader.recorded(record) for record in ready], reader.base)
+                if self.blocked:
+                    await self._notice()
                 waiting = waiting[len(ready) :]
         finally:
             await reader.stop()
@@ -163,6 +172,28 @@ class Projector:
             self._log.warning("batch refused, taking records one by one", reason=repr(error))
             await self._apply_singly(records, base)
         await self._stand(base)
+
+    async def _notice(self) -> None:
+        """Tell of what is parked and was not told of yet, by an earlier owner either."""
+        query = (
+            "SELECT projection, topic, partition, record_offset, stream, type, reason, attempts "
+            "FROM dead_letters WHERE projection = %s AND topic = %s AND partition = %s "
+            "AND NOT noticed ORDER BY record_offset FOR UPDATE SKIP LOCKED"
+        )
+        try:
+            async with self._store.connection() as connection:
+                rows = await (await connection.execute(query, self._place)).fetchall()
+                if not rows:
+                    return
+                await send_notices(self._bus, rows)
+                PARKED.labels(self.topic, self._name).inc(len(rows))
+                await connection.execute(
+                    "UPDATE dead_letters SET noticed = true WHERE projection = %s AND topic = %s "
+                    "AND partition = %s AND record_offset = ANY(%s)",
+                    (*self._place, [row["record_offset"] for row in rows]),
+                )
+        except KafkaError as error:
+            self._log.warning("nobody told of dead letters", reason=repr(error))
 
     async def _apply_together(self, records: list[Recorded], base: Base) -> None:
         async with self._store.connection() as connection:
