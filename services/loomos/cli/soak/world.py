@@ -1,0 +1,168 @@
+"""Two resource managers, Kafka and Postgres under load, healed like a supervisor would.
+
+1. What callers were told is kept over all rounds and compared with the whole log after each.
+2. The read model is compared with a rebuild from the log; each hash tree with those seen before.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+from google.protobuf.message import Message
+
+from loom.decider import Recorded
+from loom.kit.client import Client
+from loom.kit.config import Settings
+from loom.kit.rebuild import positions, rebuild
+from loom.log.judge import Kind
+from loom.log.reader import Judged, Reader
+from loom.store import Store
+from loom.v1 import common_pb2
+from loomos.cli.soak.load import Load, Outcome
+from loomos.cli.soak.process import Process
+from loomos.cli.soak.promises import Witness, broken_promises
+from loomos.embedded.stores import Stores
+from loomos.resource_manager.main import SERVICE
+
+__all__ = ["TOPIC", "Broken", "World"]
+
+TOPIC = SERVICE.topic
+TELL_SECONDS = 6.0
+HEAL_SECONDS = 0.5
+START_SECONDS = 120.0
+RECOVER_SECONDS = 90.0
+"""A caller's breaker may rest for some seconds after a broker was away."""
+BEFORE, AFTER = 50, 50
+"""Commands that are answered before the fault, and after it."""
+
+
+class Broken(Exception):
+    """Promises that do not hold; one a line."""
+
+
+class World:
+    """The processes, and what callers were told since the beginning."""
+
+    def __init__(self, stores: Stores, seed: int) -> None:
+        self.stores = stores
+        self.seed = seed
+        self.environ = {
+            "LOOMOS_HOME": str(stores.home.path),
+            "LOOMOS_KAFKA": stores.bootstrap,
+            "LOOMOS_CREDENTIALS": str(stores.home.credentials / SERVICE.name),
+        }
+        self.settings = Settings.load(SERVICE.name, self.environ)
+        self.instances = [self._instance(number) for number in range(2)]
+        self.outcomes: dict[str, Outcome] = {}
+        self.witness = Witness()
+        self.rounds = 0
+
+    def _instance(self, number: int) -> Process:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environ = self.environ | {"LOOMOS_LISTEN": f"127.0.0.1:{port}"}
+        log = self.stores.home.logs / f"{SERVICE.name}-{number}.log"
+        return Process(SERVICE.name, environ, log)
+
+    def start(self) -> None:
+        """Start both instances; the second waits for the first one's lease."""
+        for one in self.instances:
+            one.start()
+
+    def stop(self) -> None:
+        """Kill both instances."""
+        for one in self.instances:
+            one.kill()
+
+    def heal_stores(self) -> None:
+        """Start the stores again that have ended."""
+        for name in ("kafka", "postgres"):
+            process = self.stores.process(name)
+            if process is None or process.poll() is not None:
+                self.stores.relaunch(name)
+        self.stores.wait()
+
+    def heal(self) -> None:
+        """Start again whatever has ended."""
+        self.heal_stores()
+        for one in self.instances:
+            if one.popen is not None and not one.running:
+                one.start()
+
+    def forget(self) -> None:
+        """The stores are empty again: what was told before counts no more."""
+        self.outcomes.clear()
+        self.witness = Witness()
+
+    @contextlib.asynccontextmanager
+    async def loaded(self) -> AsyncIterator[Load]:
+        """Callers at work; afterwards everything is checked, and Broken raised."""
+        store = Store(self.settings.postgres, SERVICE.name.replace("-", "_"), connections_max=2)
+        await store.open()
+
+        async def resolve(service: str, shard: str) -> str:
+            return await store.owner_address(TOPIC, 0)
+
+        client = Client(self.settings, resolve)
+
+        async def tell(request: Message, command_id: str) -> common_pb2.Receipt:
+            answer = await client.tell(request, command_id=command_id, timeout_s=TELL_SECONDS)
+            assert isinstance(answer, common_pb2.Receipt)
+            return answer
+
+        self.rounds += 1
+        load = Load(tell, self.seed + self.rounds)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(store.close)
+            stack.push_async_callback(client.close)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            healing = tasks.create_task(self._keep_healing())
+            callers = tasks.create_task(load.run())
+            await load.go_on(BEFORE, START_SECONDS)
+            yield load
+            await load.go_on(AFTER, RECOVER_SECONDS)
+            load.stopping = True
+            await callers
+            await load.settle()
+            self.outcomes |= load.outcomes
+            await self.check(store)
+            healing.cancel()
+
+    async def check(self, store: Store) -> None:
+        """Compare the log with what was told, the read model with the log; raises Broken."""
+        records, events = await self.read()
+        broken = broken_promises(self.outcomes, events)
+        broken += self.witness.sees(TOPIC, 0, records)
+        end = records[-1].offset + 1
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while not all(place.base.offset >= end for place in await positions(store)):  # noqa: ASYNC110
+                await asyncio.sleep(HEAL_SECONDS)
+        compared = await rebuild(SERVICE, self.settings, store)
+        broken += [
+            f"table {one.table} is not what the log says"
+            for one in compared
+            if one.live != one.rebuilt
+        ]
+        if broken:
+            raise Broken("\n".join(broken[:20]))
+
+    async def read(self) -> tuple[list[Judged], list[Recorded]]:
+        """The whole partition, judged, and its events."""
+        reader = Reader(self.settings, TOPIC, 0)
+        await reader.start()
+        try:
+            end = await reader.end()
+            found: list[Judged] = []
+            while reader.next_offset < end:
+                found += await reader.batch()
+            valid = [one for one in found if one.verdict.kind == Kind.EVENT]
+            return found, [reader.recorded(one) for one in valid]
+        finally:
+            await reader.stop()
+
+    async def _keep_healing(self) -> None:
+        while True:
+            await asyncio.sleep(HEAL_SECONDS)
+            self.heal()
