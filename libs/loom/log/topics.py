@@ -26,6 +26,7 @@ __all__ = [
     "Topic",
     "connection",
     "ensure",
+    "make",
     "partition_of",
 ]
 
