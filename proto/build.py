@@ -103,6 +103,7 @@ class ContractsHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs before wheel and editable builds alike."""
 
     def initialize(self, version: str, build_data: dict[str, object]) -> None:
+        """Compile before anything is packed."""
         compile_contracts()
 
 
