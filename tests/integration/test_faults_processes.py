@@ -36,6 +36,7 @@ def world(module_platform):
         found.heal_stores()
 
 
+@pytest.mark.slow
 async def test_each_process_killed_in_turn(world):
     async with world.loaded() as load:
         for one in world.instances:
@@ -64,6 +65,7 @@ async def test_a_stopped_owner_is_deposed_and_comes_back_as_nobody(world):
             await load.go_on(30)
 
 
+@pytest.mark.slow
 async def test_a_broker_that_hangs(world):
     async with world.loaded() as load:
         world.stores.broker.process.send_signal(signal.SIGSTOP)
@@ -85,6 +87,7 @@ async def test_a_database_wiped(world, module_platform):
         await load.go_on(30, 90)
 
 
+@pytest.mark.slow
 async def test_a_database_restored_older(world):
     database = world.stores.database
     backup = database.folder / "backup"
@@ -121,7 +124,7 @@ async def grow(bus, note, until: int) -> None:
     await writer.close()
 
 
-@pytest.mark.parametrize("regrown", [False, True])
+@pytest.mark.parametrize("regrown", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_a_log_that_lost_its_tail_stops_whoever_read_it(
     world, module_platform, note, regrown
 ):

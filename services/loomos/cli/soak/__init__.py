@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import logging
 import random
 import shutil
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -43,6 +45,9 @@ def soak(
     """Break the platform again and again and check what it promises. Example: loomos soak"""
     from loomos.cli.soak.world import Broken
 
+    # The processes' own logs lie in the folder; here only the rounds are told.
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     seed = seed or random.SystemRandom().randrange(1, 2**31)
     folder = Path(tempfile.mkdtemp(prefix="loomos-soak-"))
     out.print(f"seed {seed}, {minutes} minutes, in {folder}")
@@ -85,7 +90,7 @@ async def rounds(folder: Path, seed: int, seconds: float) -> None:
                 async with world.loaded() as load:
                     await FAULTS[name](world, load)
                     await load.go_on(ANSWERS, RECOVER_SECONDS)
-                told = Counter(one.kind for one in world.outcomes.values())
+                told = Counter(f"{one.kind} {one.code}".strip() for one in world.outcomes.values())
                 counts = ", ".join(f"{count} {kind}" for kind, count in sorted(told.items()))
                 out.print(f"round {world.rounds}: {name}: {counts}; all as told")
         finally:
