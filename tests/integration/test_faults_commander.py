@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -35,9 +35,10 @@ def decide(command, state, context):
 
 class Everyone:
     view = None
+    stale = False
 
     def may(self, principal, action, resource):
-        return Decision(True, ("test",))
+        return Decision(False, ("view_stale",)) if self.stale else Decision(True, ("test",))
 
     def service_caller(self, name):
         return Caller(f"service:{name}", "platform", "service", self)
@@ -75,10 +76,10 @@ async def running(bus, topic: str):
         await asyncio.gather(task, return_exceptions=True)
 
 
-def entry(node_id: str, shard: str = "local") -> Entry:
+def entry(node_id: str, shard: str = "local", judge: Everyone | None = None) -> Entry:
     return Entry(
         request=pb.UncordonNodeRequest(node_id=node_id),
-        caller=Caller("user:usr-acme-x", "acme", "user", Everyone()),
+        caller=Caller("user:usr-acme-x", "acme", "user", judge or Everyone()),
         shard=shard,
         action="Count",
         command_id=uuid.uuid4().hex,
@@ -143,3 +144,17 @@ async def test_an_owner_that_is_told_to_end_while_it_is_woken_ends(bus, topic):
         nudging.cancel()
         assert done, "it decides on, and nobody confirms"
         assert not commander.serving.is_set()
+
+
+async def test_a_view_that_is_behind_is_no_verdict(bus, topic):
+    judge = Everyone()
+    judge.stale = True
+    async with running(bus, topic) as commander:
+        asked = entry("a", judge=judge)
+        with pytest.raises(Failure, match="behind") as refused:
+            await commander.submit(asked)
+        assert refused.value.code == "UNAVAILABLE"
+        assert not commander.desk.folder.versions
+        judge.stale = False
+        again = replace(asked, answer=asyncio.get_running_loop().create_future())
+        assert (await commander.submit(again)).code == ""

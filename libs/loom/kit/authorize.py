@@ -23,8 +23,19 @@ from loom.kit.view import PLATFORM, View
 from loom.log.judge import START, Base, Kind
 from loom.log.reader import LogDiverged, Reader
 
-__all__ = ["ANONYMOUS", "Authorizer", "Caller", "Decision", "Decisions", "Policies", "Scope"]
+__all__ = [
+    "ANONYMOUS",
+    "VIEW_STALE",
+    "Authorizer",
+    "Caller",
+    "Decision",
+    "Decisions",
+    "Policies",
+    "Scope",
+]
 
+VIEW_STALE = "view_stale"
+"""The reason of a denial that is no verdict: the view is behind."""
 TOPIC = "loomos.security"
 STALE_SECONDS = 5.0
 WAIT_SECONDS = 2.0
@@ -75,9 +86,9 @@ class Authorizer:
         return time.monotonic() - min(self._fresh_at.values()) > STALE_SECONDS
 
     def may(self, principal: str, action: str, resource: Resource) -> Decision:
-        """Whether the principal may; denies with `view_stale` while the view is behind."""
+        """Whether the principal may; denies with VIEW_STALE while the view is behind."""
         if self.stale():
-            return Decision(False, ("view_stale",), self.decisions.policies.hash)
+            return Decision(False, (VIEW_STALE,), self.decisions.policies.hash)
         return self.decisions.may(principal, action, resource)
 
     def scope(self, principal: str, action: str) -> Scope:

@@ -19,10 +19,12 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Position, Recorded, Rejected, partition_shard
 from loom.kit.answers import Answer, Answers
+from loom.kit.authorize import VIEW_STALE
 from loom.kit.contract import Service
 from loom.kit.entries import (
     Entry,
     finish,
+    stale_view,
     subject_of,
     tenant_of,
     unknown_subject,
@@ -218,6 +220,9 @@ class Desk:
         decision = entry.caller.may(entry.action, resource)
         if decision.allowed:
             return
+        if VIEW_STALE in decision.reasons:
+            # No verdict, so no record: a reactor would take a refusal for the last word.
+            raise stale_view()
         if tenant_of(resource) != entry.caller.organisation_id:
             raise unknown_subject(entry.request, resource)
         raise Rejected(

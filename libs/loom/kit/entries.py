@@ -15,6 +15,7 @@ from loom.v1 import common_pb2
 __all__ = [
     "Entry",
     "finish",
+    "stale_view",
     "subject_of",
     "tenant_of",
     "unknown_outcome",
@@ -85,6 +86,15 @@ def unknown_outcome(why: str) -> Failure:
     """What a caller hears when the log may or may not have his command."""
     return Failure(
         "UNAVAILABLE", f"{why}: outcome unknown, retry with the same command id", reason="UNKNOWN"
+    )
+
+
+def stale_view() -> Failure:
+    """What a caller hears while this process does not know what security has decided of late."""
+    return Failure(
+        "UNAVAILABLE",
+        "what is known of rights here is behind security's log: retry with the same command id",
+        reason="STALE",
     )
 
 

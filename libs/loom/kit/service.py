@@ -27,7 +27,7 @@ from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.contract import Hears, Service
 from loom.kit.descriptors import described
-from loom.kit.entries import Entry
+from loom.kit.entries import Entry, stale_view
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.kit.ownership import Ownership
 from loom.kit.reactor import derived_id
@@ -130,7 +130,7 @@ class Shell:
     async def ask(self, method: str, request: Message, call: Call) -> Message:
         """Answer a query from the read models, after they have reached `call.after`."""
         await self._await_positions(call.after)
-        allowed(call.caller, method)
+        self._allowed(call.caller, method)
         query = getattr(self.service.query, snake(method))
         async with self.db() as connection:
             return await query(request, call.caller, connection)
@@ -139,13 +139,22 @@ class Shell:
         self, method: str, requests: AsyncIterator[Message], call: Call
     ) -> AsyncIterator[Message]:
         """Answer a streaming RPC."""
-        allowed(call.caller, method)
+        self._allowed(call.caller, method)
         generator = getattr(self.service.stream, snake(method))
         given: Any = requests
         if not self._routes[method].streams_in:
             given = await anext(requests)
         async for answer in generator(given, call.caller, self):
             yield answer
+
+    def _allowed(self, caller: Caller, method: str) -> None:
+        """Refuse a read by who may do it nowhere; where it may is the query's filter."""
+        scope = caller.scope(method)
+        if scope.all or scope.organisations or scope.projects:
+            return
+        if self.authorizer.stale():
+            raise stale_view()
+        raise Failure("PERMISSION_DENIED", f"{caller.principal} may not {method} anywhere")
 
     async def tell_as_self(
         self, request: Message, key: str = "", correlation_id: str = "", causation_id: str = ""
@@ -279,13 +288,6 @@ async def run(service: Service, settings: Settings) -> None:
             for loop in loops:
                 loop.cancel()
         await shell.ownership.release()
-
-
-def allowed(caller: Caller, method: str) -> None:
-    """Refuse a read by who may do it nowhere; where it may is the query's filter."""
-    scope = caller.scope(method)
-    if not (scope.all or scope.organisations or scope.projects):
-        raise Failure("PERMISSION_DENIED", f"{caller.principal} may not {method} anywhere")
 
 
 def snake(name: str) -> str:
