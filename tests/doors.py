@@ -53,6 +53,7 @@ class Doors:
         self.processes = Processes(platform)
         self.address = f"127.0.0.1:{port()}"
         self.by_name: dict[str, Process] = {}
+        self.clients: list[httpx.Client] = []
 
     def up(self) -> None:
         """Start all of it, and let two tenants in."""
@@ -90,6 +91,8 @@ class Doors:
 
     def down(self) -> None:
         """Stop all of it."""
+        for client in self.clients:
+            client.close()
         self.processes.stop()
 
     def http(self, headers: dict[str, str]) -> httpx.Client:
@@ -98,7 +101,9 @@ class Doors:
             cafile=str(self.by_name["gateway"].settings.ca_certificate)
         )
         base = f"https://{self.address}"
-        return httpx.Client(verify=trust, base_url=base, timeout=60, headers=headers)
+        client = httpx.Client(verify=trust, base_url=base, timeout=60, headers=headers)
+        self.clients.append(client)
+        return client
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """A stranger's call, again until the services know each other."""
