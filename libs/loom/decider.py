@@ -23,6 +23,7 @@ __all__ = [
     "fold",
     "partition_shard",
     "shard_of",
+    "shell_stream",
 ]
 
 
@@ -139,3 +140,8 @@ def shard_of(stream_id: str) -> str:
 def partition_shard(partition: int) -> str:
     """Where the shell keeps what concerns a whole partition; no id of a tenant has a colon."""
     return f"partition:{partition}"
+
+
+def shell_stream(shard: str) -> str:
+    """The stream of what the shell itself writes in a shard: no founded stream has a colon."""
+    return f"shard:{shard}"

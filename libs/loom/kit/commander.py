@@ -47,7 +47,7 @@ SLICE_S = 0.05
 SLICE_COMMANDS_MAX = 512
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 HEARTBEAT_S = 20.0
-SNAPSHOT_RECORDS = 500
+SNAPSHOT_RECORDS = 2000
 IDLE_TICK_S = 0.5
 
 
@@ -121,6 +121,7 @@ class Commander:
         try:
             await writer.begin(self._fold)
             self.epoch = writer.epoch
+            desk.incarnation = writer.reader.judge.incarnation
             self._log.info("claimed", epoch=self.epoch, offset=writer.reader.next_offset)
             for shard in sorted(desk.folder.states):
                 desk.plan(shard)
@@ -207,7 +208,10 @@ class Commander:
     async def _decide_forever(self, desk: Desk) -> None:
         while True:
             if not self._queue and not any(i.waiting for i in desk.folder.inputs.values()):
+                await self._save(desk)
                 self._wake.clear()
+                if self._queue:
+                    continue
                 try:
                     # Not `wait_for`: woken and cancelled at once, it forgets that it was cancelled.
                     async with asyncio.timeout(HEARTBEAT_S):

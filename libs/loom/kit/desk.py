@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from loom.decider import Code, Context, Position, Recorded, Rejected, partition_shard
+from loom.decider import Code, Context, Position, Recorded, Rejected, partition_shard, shell_stream
 from loom.kit.answers import Answer, Answers
 from loom.kit.authorize import VIEW_STALE
 from loom.kit.contract import Service
@@ -61,6 +61,8 @@ class Desk:
         self.clock = Clock()
         self.base = START
         """Where folding begins."""
+        self.incarnation = 0
+        """The log's, once the claim is won."""
         self.due: dict[str, int] = {}
         """Shard → when its next tick is due, microseconds."""
         self.replanned = asyncio.Event()
@@ -162,7 +164,8 @@ class Desk:
                     one.lose(str(fate))
                 return
             answer = Answer(entry.digest, at_us, correlation_id=entry.correlation_id)
-            finish(answer, drafts, Position(self.service.topic, self.partition, fate))
+            place = Position(self.service.topic, self.partition, fate, self.incarnation)
+            finish(answer, drafts, place)
             self.answers.put(token, answer)
             for one in entries:
                 one.settle(answer)
@@ -189,7 +192,7 @@ class Desk:
             events = list(self.service.decide(request, state, context))
         except Rejected as refusal:
             refused = common_pb2.CommandRefused(
-                shard_id=shard,
+                shard_id=shell_stream(shard),
                 command_type=request.DESCRIPTOR.full_name,
                 code=refusal.code,
                 message=refusal.message[:1000],
@@ -203,7 +206,7 @@ class Desk:
         if not events:
             events.append(
                 common_pb2.CommandAcknowledged(
-                    shard_id=shard,
+                    shard_id=shell_stream(shard),
                     command_type=request.DESCRIPTOR.full_name,
                     subject=subject_of(request),
                 )
