@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from loom.decider import Position, Recorded, Statement
 from loom.log.judge import START, Base, Kind
 from loom.log.letters import send_notices
-from loom.log.reader import IDLE_WAIT_MS, Judged, LogAway, Reader
+from loom.log.reader import Judged, LogAway, Reader
 from loom.log.topics import Bus, KafkaError
 from loom.store import Connection, Fenced, Store, run_all
 
@@ -146,7 +146,7 @@ class Projector:
         try:
             waiting: list[Judged] = []
             while True:
-                records = await reader.batch(IDLE_WAIT_MS)
+                records = await reader.batch(wait_ms=2000)
                 waiting += [record for record in records if record.verdict.kind == Kind.EVENT]
                 if reader.base == self.base:
                     continue

@@ -21,7 +21,7 @@ from loom.kit.contract import Service
 from loom.kit.errors import Failure
 from loom.kit.folder import Folder
 from loom.log.judge import START, Base, Kind
-from loom.log.reader import IDLE_WAIT_MS, LogAway, Reader
+from loom.log.reader import LogAway, Reader
 from loom.log.topics import Bus
 from loom.store import Store
 
@@ -77,7 +77,7 @@ class Reactor:
         try:
             while True:
                 lanes: dict[str, list[tuple[Recorded, list[Command]]]] = {}
-                for record in await reader.batch(IDLE_WAIT_MS):
+                for record in await reader.batch(wait_ms=2000):
                     if record.verdict.kind != Kind.EVENT:
                         continue
                     recorded = reader.recorded(record)

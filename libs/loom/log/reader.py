@@ -25,12 +25,10 @@ from loom.log.envelope import Sealed
 from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
 from loom.log.topics import Bus, connection
 
-__all__ = ["IDLE_WAIT_MS", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
+__all__ = ["Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 2000
-IDLE_WAIT_MS = 5000
-"""For who has nothing else to do: a record that comes ends the wait at once."""
 CHECK_S = 60.0
 
 
