@@ -163,7 +163,8 @@ async def test_refusals_of_one_caller_are_limited(bus, topic):
             *(commander.submit(entry("refuse")) for _ in range(300)), return_exceptions=True
         )
         limited = [o for o in outcomes if isinstance(o, Failure)]
-        assert len(limited) == 180
+        # 120 a minute, and a minute may end meanwhile.
+        assert 60 <= len(limited) <= 180
         assert all(failure.code == "RESOURCE_EXHAUSTED" for failure in limited)
 
 

@@ -48,6 +48,7 @@ async def test_each_process_killed_in_turn(world):
         await load.go_on(30, 90)
 
 
+@pytest.mark.slow
 async def test_all_processes_killed_at_once(world):
     async with world.loaded() as load:
         for process in (*(one.popen for one in world.instances), world.stores.broker.process):

@@ -167,7 +167,7 @@ class Client:
                     self.learn(key, failure.details.get("address", ""))
                     if key in self.owners:
                         continue
-                elif failure.code != "UNAVAILABLE":
+                elif failure.code != "UNAVAILABLE" and failure.reason != WRONG_OWNER:
                     if failure.code == "DEADLINE_EXCEEDED":
                         # A stopped owner never says that another took over.
                         self.owners.pop(key, None)
@@ -176,6 +176,9 @@ class Client:
                 pause = min(PAUSE_SECONDS_MAX, pause * 2)
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
                 if time.monotonic() + wait >= deadline:
+                    if failure.reason == WRONG_OWNER:
+                        # Nobody decided, so this is no verdict to hand on.
+                        raise Failure("UNAVAILABLE", f"{failure.message}: retry") from failure
                     raise
                 await asyncio.sleep(wait)
 
