@@ -14,8 +14,8 @@ import pytest
 from test_rpc import World, settings
 
 from loom.decider import Code, Position, Rejected
-from loom.kit.call import now_us
 from loom.kit.errors import Failure
+from loom.log.clock import now_us
 from loom.v1 import security_pb2
 from loomos.gateway.main import serve
 from loomos.gateway.rest import Rest

@@ -16,12 +16,13 @@ from google.protobuf.message import DecodeError
 
 from loom.decider import Position
 from loom.kit.errors import Failure, Violation, shown
+from loom.log.clock import now_us
 from loom.v1 import common_pb2
 
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller
 
-__all__ = ["Call", "Headers", "bearer_in", "headers", "metadata_of", "new_command_id", "now_us"]
+__all__ = ["Call", "Headers", "bearer_in", "headers", "metadata_of", "new_command_id"]
 
 ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 AHEAD_US_MAX = 5 * 60 * 1_000_000
@@ -54,11 +55,6 @@ class Headers:
     traceparent: str = ""
     bearer: str = ""
     after: tuple[Position, ...] = ()
-
-
-def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def new_command_id() -> str:

@@ -18,11 +18,12 @@ from google.protobuf.message import Message
 
 from loom.decider import Position
 from loom.kit import observe, tls
-from loom.kit.call import Headers, metadata_of, new_command_id, now_us
+from loom.kit.call import Headers, metadata_of, new_command_id
 from loom.kit.config import Settings
 from loom.kit.errors import WRONG_OWNER, Failure, from_rpc, made_by_peer
 from loom.kit.routes import Route, route_of, route_to, shard_in
 from loom.kit.validate import REQUEST_BYTES_MAX
+from loom.log.clock import now_us
 
 __all__ = ["Client"]
 

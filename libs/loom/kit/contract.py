@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from loom.decider import Command, Context, Recorded, Resource, Statement, shard_of
-from loom.log.catalogue import CONTRACT_OPTION, contracts
 
-__all__ = ["Hears", "Service", "declared", "method_of", "shard_field", "shard_named"]
+__all__ = ["Hears", "Service", "shard_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +59,6 @@ class Service:
         return f"loomos.{self.name}"
 
 
-def declared(contract: ModuleType) -> ServiceDescriptor:
-    """The service that a contract's module declares."""
-    for service in contract.DESCRIPTOR.services_by_name.values():
-        if service.GetOptions().Extensions[CONTRACT_OPTION].name:
-            return service
-    raise LookupError(f"{contract.__name__} declares no service")
-
-
-def shard_field(service: ServiceDescriptor) -> str:
-    """The field that names the shard in commands."""
-    return service.GetOptions().Extensions[CONTRACT_OPTION].shard
-
-
 def shard_named(request: Message, field: str) -> str:
     """The shard that a command is for: named outright, or by the id of the stream in field 1."""
     descriptor = request.DESCRIPTOR
@@ -86,13 +71,3 @@ def shard_named(request: Message, field: str) -> str:
         if isinstance(first, str):
             return shard_of(first)
     return ""
-
-
-def method_of(request: Message) -> tuple[ServiceDescriptor, MethodDescriptor]:
-    """The RPC whose request this is; every RPC has a request message of its own."""
-    for contract in contracts():
-        for service in contract.services_by_name.values():
-            for method in service.methods:
-                if method.input_type is request.DESCRIPTOR:
-                    return service, method
-    raise LookupError(f"{request.DESCRIPTOR.full_name} is the request of no RPC")

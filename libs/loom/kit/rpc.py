@@ -21,12 +21,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import Histogram
 
 from loom.kit import observe, tls
-from loom.kit.call import Call, Headers, headers, new_command_id, now_us
+from loom.kit.call import Call, Headers, headers, new_command_id
 from loom.kit.client import Client
 from loom.kit.config import InvalidSetting, Settings
 from loom.kit.errors import Failure, failure_of, trailers_of
 from loom.kit.routes import Route, routes_of
 from loom.kit.validate import REQUEST_BYTES_MAX, parse
+from loom.log.clock import now_us
 
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller

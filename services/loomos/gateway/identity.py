@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from loom.kit.call import bearer_in, now_us
+from loom.kit.call import bearer_in
 from loom.kit.errors import Failure
+from loom.log.clock import now_us
 from loom.v1 import security_pb2
 
 __all__ = ["Identities", "Rates"]

@@ -21,6 +21,7 @@ from loom.decider import Code, Position, Rejected
 from loom.kit.authority import LEAF_LIFE, Authority, key_of_request
 from loom.kit.caller import Caller
 from loom.kit.token import TOKEN_LIFE_SECONDS, Claims, mint
+from loom.log.clock import now_us
 from loom.v1 import security_pb2 as pb
 from loom.v1.common_pb2 import Receipt
 from loomos.security import password, signing
@@ -261,8 +262,3 @@ def copied(command: M) -> M:
 def sha256(secret: str) -> bytes:
     """The digest by which a secret of 256 random bits is known."""
     return hashlib.sha256(secret.encode()).digest()
-
-
-def now_us() -> int:
-    """The clock that ends go by."""
-    return time.time_ns() // 1000

@@ -15,8 +15,9 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
-from loom.kit.call import Call, now_us
+from loom.kit.call import Call
 from loom.kit.errors import Failure
+from loom.log.clock import now_us
 from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
 from loomos.resource_manager.stream.sessions import SESSIONS, Session
