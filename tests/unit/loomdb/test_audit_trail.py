@@ -14,8 +14,8 @@ from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.evolve import evolve
 from loomos.loomdb.project import owner_of, project
 from loomos.loomdb.query import cursor_of, place_of
+from loomos.loomdb.query.story import arrange
 from loomos.loomdb.state import initial
-from loomos.loomdb.story import arrange
 
 CONTEXT = Context("c-1", 1_700_000_000_000_000, "user:usr-acme-a", "acme")
 

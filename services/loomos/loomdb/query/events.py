@@ -1,4 +1,4 @@
-"""Reads the audit index; foreign events are answered like unknown ones."""
+"""Single events and pages of them, in the index's order; what other reads of the index share."""
 
 from typing import Any, LiteralString, cast
 
@@ -10,12 +10,19 @@ from loom.kit.authorize import Caller
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.story import arrange
 
-__all__ = ["get_event", "get_story", "list_events"]
+__all__ = [
+    "VISIBLE",
+    "cursor_of",
+    "event_of",
+    "get_event",
+    "list_events",
+    "place_of",
+    "select",
+    "visible",
+]
 
 PAGE = 100
-STORY_EVENTS_MAX = 2000
 ORDER = "at_us, topic, partition, record_offset"
 VISIBLE = "(%(all)s OR organisation_id = ANY(%(organisations)s) OR project_id = ANY(%(projects)s))"
 
@@ -59,29 +66,6 @@ async def list_events(
     if len(rows) == limit:
         page.next_cursor = cursor_of(rows[-1])
     return page
-
-
-async def get_story(
-    request: pb.GetStoryRequest, caller: Caller, db: psycopg.AsyncConnection
-) -> pb.Story:
-    """The story as a tree; an organisation also sees what the platform itself did for it."""
-    _, parameters = visible(request.organisation_id, caller, "GetStory")
-    rows = await select(
-        db,
-        f"correlation_id = %(id)s AND ({VISIBLE} OR organisation_id = '')",
-        parameters | {"id": request.correlation_id},
-        STORY_EVENTS_MAX + 1,
-    )
-    if request.organisation_id != PLATFORM:
-        rows = [row for row in rows if row["organisation_id"] in ("", request.organisation_id)]
-    own = any(row["organisation_id"] for row in rows)
-    if not rows or not (own or parameters["all"]):
-        raise Rejected(Code.NOT_FOUND, f"no story {request.correlation_id!r}", "correlation_id")
-    return pb.Story(
-        correlation_id=request.correlation_id,
-        entries=arrange([event_of(row) for row in rows[:STORY_EVENTS_MAX]]),
-        complete=len(rows) <= STORY_EVENTS_MAX,
-    )
 
 
 def visible(organisation: str, caller: Caller, action: str) -> tuple[str, dict[str, Any]]:
