@@ -121,6 +121,8 @@ class Recorded(NamedTuple):
     epoch: int = 0
     trace: str = ""
     """W3C traceparent of the command that caused it; empty when untraced."""
+    command_digest: bytes = b""
+    """What the command said, digested: the same id with another digest is another command."""
 
 
 def fold(evolve: Callable[[Any, Message], None], state: Any, events: Iterable[Message]) -> Any:

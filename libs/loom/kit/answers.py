@@ -70,11 +70,11 @@ class Answers:
         while self._ages and self._ages[0][0] < answer.at_us - KEPT_US:
             self._by_token.pop(self._ages.popleft()[1], None)
 
-    def fold(self, token: str, command_digest: bytes, recorded: Recorded) -> None:
+    def fold(self, token: str, recorded: Recorded) -> None:
         """Learn an answer from a record of the log; a command's later records complete it."""
         answer = self._by_token.get(token)
         if answer is None or answer.at_us != recorded.at_us:
-            answer = Answer(command_digest, recorded.at_us)
+            answer = Answer(recorded.command_digest, recorded.at_us)
             self.put(token, answer)
         complete(answer, recorded)
 

@@ -191,9 +191,7 @@ class Commander:
         assert self.desk is not None
         for record in records:
             if record.verdict.kind == Kind.EVENT:
-                recorded = self.writer.reader.recorded(record)
-                mark = next(v for k, v in record.headers if k == "ce_commanddigest")
-                await self.desk.fold(recorded, mark)
+                await self.desk.fold(self.writer.reader.recorded(record))
             elif record.verdict.kind == Kind.VOID:
                 self._log.warning("void", offset=record.offset, reason=record.verdict.reason)
 

@@ -74,12 +74,12 @@ class Desk:
             self.clock.witness(known.last_us)
             self.base = known.base
 
-    async def fold(self, recorded: Recorded, command_digest: bytes) -> None:
+    async def fold(self, recorded: Recorded) -> None:
         """Learn a record that the log holds already, its command's answer included."""
         self.clock.witness(recorded.at_us)
         await self.folder.fold(recorded)
         token = token_of(recorded.actor, recorded.command_id)
-        self.answers.fold(token, command_digest, recorded)
+        self.answers.fold(token, recorded)
 
     def decide(self, entry: Entry) -> Decided | None:
         """One command's records and what to do once confirmed; None when it has a twin.

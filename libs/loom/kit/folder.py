@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from loom.decider import Recorded
 from loom.kit.contract import Hears, Service
+from loom.log.envelope import attributes_in
 from loom.log.judge import START, Base, Kind
 from loom.log.reader import LogDiverged, Reader
 from loom.log.topics import Bus, partition_of
@@ -67,10 +68,10 @@ class Inputs:
             self._started = True
         types = self.hears.types
         for record in await self._reader.batch(wait_ms):
-            if record.verdict.kind == Kind.EVENT:
-                kind = next((v for k, v in record.headers if k == "ce_type"), b"").decode()
-                if not types or kind in types:
-                    self._open.append(self._reader.recorded(record))
+            if record.verdict.kind == Kind.EVENT and (
+                not types or attributes_in(record.headers).type in types
+            ):
+                self._open.append(self._reader.recorded(record))
             if record.verdict.closes:
                 self._read_to = record.offset + 1
                 if self._open:

@@ -27,8 +27,8 @@ __all__ = [
     "decode",
     "events",
     "name_of",
-    "schema_of",
     "type_of",
+    "version_of",
 ]
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])")
@@ -82,12 +82,6 @@ def version_of(descriptor: Descriptor) -> int:
 
 
 @cache
-def schema_of(descriptor: Descriptor) -> str:
-    """`ce_dataschema`: type and version as a URN."""
-    return f"urn:loomos:{type_of(descriptor)}:{version_of(descriptor)}"
-
-
-@cache
 def name_of(contract: FileDescriptor) -> str:
     """The service that a contract declares, or "" where it declares none."""
     for service in contract.services_by_name.values():
@@ -95,27 +89,31 @@ def name_of(contract: FileDescriptor) -> str:
     return ""
 
 
-def decode(type_name: str, schema: str, payload: bytes) -> Message:
+def decode(type_name: str, version: int, payload: bytes) -> Message:
     """The event of a valid record; raises Undecodable where this code cannot read it."""
-    cls = events().get(type_name)
-    if cls is None:
+    known = readable().get(type_name)
+    if known is None:
         raise Undecodable(f"event type {type_name!r} is in no contract known here")
-    if schema != schema_of(cls.DESCRIPTOR):
-        payload = upcast(type_name, schema, payload, version_of(cls.DESCRIPTOR))
-    event = cls()
+    parse, current = known
+    if version != current:
+        payload = upcast(type_name, version, payload, current)
     try:
-        event.ParseFromString(payload)
+        return parse(payload)
     except DecodeError as error:
         raise Undecodable(f"{type_name}: {error}") from error
-    return event
 
 
-def upcast(type_name: str, schema: str, payload: bytes, version: int) -> bytes:
+@cache
+def readable() -> dict[str, tuple[Callable[[bytes], Message], int]]:
+    """For every event type: how its payload is parsed, and the contract's schema version."""
+    return {name: (cls.FromString, version_of(cls.DESCRIPTOR)) for name, cls in events().items()}
+
+
+def upcast(type_name: str, version: int, payload: bytes, current: int) -> bytes:
     """The payload brought from its own schema version to the contract's."""
-    _, _, tail = schema.rpartition(":")
-    if not tail.isdigit() or not 1 <= int(tail) <= version:
-        raise Undecodable(f"{type_name}: schema {schema!r}, this code reads up to {version}")
-    for step in range(int(tail), version):
+    if not 1 <= version <= current:
+        raise Undecodable(f"{type_name}: schema version {version}, this code reads up to {current}")
+    for step in range(version, current):
         upcaster = UPCASTERS.get((type_name, step))
         if upcaster is None:
             raise Undecodable(f"{type_name}: no upcaster from version {step}")

@@ -1,34 +1,44 @@
-"""An event ↔ a Kafka record: CloudEvents in binary mode, attributes as headers, payload as value.
+"""An event ↔ a Kafka record: the payload as value, its CloudEvents attributes packed in one header.
 
-1. The first header is the judge's stamp; it is made last, because it names the digest before.
-2. Stored bytes are `SerializeToString(deterministic=True)`; digests are taken over stored bytes.
-3. No header carries anything personal in clear: principals are ids.
+1. A record has two headers: the judge's stamp, made last because it names the digest before, and
+   `ce`, an `Attributes` message (ADR 0022: a header for each attribute costs more than all else).
+2. Stored bytes are deterministic, and digests are taken over stored bytes.
+3. No attribute carries anything personal in clear: principals are ids.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
-from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from loom.decider import Position, Recorded
 from loom.log import catalogue
-from loom.log.judge import HEADER, Headers, Stamp, digest
+from loom.log.judge import ATTRIBUTES, HEADER, Headers, Stamp, digest
+from loom.v1.common_pb2 import Attributes
 
-__all__ = ["Draft", "Origin", "Sealed", "draft", "read", "seal", "stream_of", "token_of"]
+__all__ = [
+    "Draft",
+    "Origin",
+    "Sealed",
+    "attributes_in",
+    "cloudevent",
+    "draft",
+    "read",
+    "seal",
+    "stream_of",
+    "token_of",
+]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SPEC = ("ce_specversion", b"1.0")
-_PROTOBUF = ("content-type", b"application/protobuf")
 SIZE_BESIDE = 250
-"""Bytes of a record beside key, value and these headers: stamp, constant headers, lengths."""
+"""Bytes of a record beside key, value and attributes: stamp, names and lengths."""
 NO_STORIES: Mapping[str, tuple[str, str]] = MappingProxyType({})
-MARKER_TYPE = b"epoch.claimed"
+MARKER_TYPE = "epoch.claimed"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Origin(NamedTuple):
@@ -93,58 +103,55 @@ def draft(
     that began before this command.
     """
     token = origin.token or token_of(origin.actor, origin.command_id)
-    shared = [
-        ("ce_time", isoformat(origin.at_us).encode()),
-        ("ce_authtype", origin.actor.partition(":")[0].encode()),
-        ("ce_authid", origin.actor.encode()),
-        ("ce_commandid", origin.command_id.encode()),
-        ("ce_commanddigest", origin.command_digest),
-        ("ce_issuedat", str(origin.issued_at_us).encode()),
-    ]
-    if origin.traceparent:
-        shared.append(("traceparent", origin.traceparent.encode()))
-    for name, text in sorted((origin.context or {}).items()):
-        shared.append((f"ce_{name}", text.encode()))
-    source = ("ce_source", origin.source.encode())
+    standing = standing_of(
+        origin.source, origin.actor, tuple(sorted((origin.context or {}).items()))
+    )
     key = origin.shard.encode()
-    common_size = len(key) + SIZE_BESIDE + size_of(shared)
     drafts = []
     for index, (event, version) in enumerate(zip(events, versions, strict=True), start=1):
-        field, kind, schema = form_of(event.DESCRIPTOR)
+        field, type_name, schema_version = form_of(event.DESCRIPTOR)
         stream = str(getattr(event, field))
         event_id = f"{token}.{index}"
         correlation_id, causation_id = stories.get(
             stream, (origin.correlation_id, origin.causation_id)
         )
-        own = (
-            ("ce_id", event_id.encode()),
-            kind,
-            source,
-            ("ce_subject", stream.encode()),
-            ("ce_sequence", str(version).encode()),
-            schema,
-            ("ce_correlationid", correlation_id.encode()),
-            ("ce_causationid", causation_id.encode()),
+        own = Attributes(
+            id=event_id,
+            type=type_name,
+            schema_version=schema_version,
+            subject=stream,
+            sequence=version,
+            time_us=origin.at_us,
+            commandid=origin.command_id,
+            command_digest=origin.command_digest,
+            issued_at_us=origin.issued_at_us,
+            correlationid=correlation_id,
+            causationid=causation_id,
+            traceparent=origin.traceparent,
         )
+        # Parts of a message, one after the other, are the message.
+        attributes = standing + own.SerializeToString()
         value = event.SerializeToString(deterministic=True)
-        size = common_size + size_of(own) + len(value)
-        headers = (_SPEC, *own, *shared, _PROTOBUF)
+        size = SIZE_BESIDE + len(key) + len(attributes) + len(value)
+        headers = ((ATTRIBUTES, attributes),)
         drafts.append(Draft(key, value, headers, event, event_id, stream, version, size))
     return drafts
 
 
-def size_of(headers: Sequence[tuple[str, bytes]]) -> int:
-    """Bytes that headers take in a record, counted generously."""
-    return sum(map(len, chain.from_iterable(headers))) + 8 * len(headers)
+@lru_cache(maxsize=4096)
+def standing_of(source: str, actor: str, context: tuple[tuple[str, str], ...]) -> bytes:
+    """The attributes that many commands share, packed."""
+    shared = Attributes(source=source, authid=actor, extensions=dict(context))
+    return shared.SerializeToString(deterministic=True)
 
 
 @cache
-def form_of(descriptor: Descriptor) -> tuple[str, tuple[str, bytes], tuple[str, bytes]]:
-    """What all events of a type share: the field that names the stream, type, and schema."""
+def form_of(descriptor: Descriptor) -> tuple[str, str, int]:
+    """What all events of a type share: the field that names the stream, type, schema version."""
     return (
         descriptor.fields[0].name,
-        ("ce_type", catalogue.type_of(descriptor).encode()),
-        ("ce_dataschema", catalogue.schema_of(descriptor).encode()),
+        catalogue.type_of(descriptor),
+        catalogue.version_of(descriptor),
     )
 
 
@@ -162,69 +169,79 @@ def seal(record: Draft, stamp: Stamp) -> Sealed:
 
 def marker(stamp: Stamp, owner: str, at_us: int) -> Sealed:
     """A claim's epoch marker: no payload; who claims is said for people, never judged."""
-    headers = [
-        (HEADER, stamp.pack()),
-        _SPEC,
-        ("ce_id", stamp.claim.hex().encode()),
-        ("ce_type", MARKER_TYPE),
-        ("ce_source", owner.encode()),
-        ("ce_time", isoformat(at_us).encode()),
-    ]
+    said = Attributes(id=stamp.claim.hex(), type=MARKER_TYPE, source=owner, time_us=at_us)
+    headers = [(HEADER, stamp.pack()), (ATTRIBUTES, said.SerializeToString())]
     return Sealed(b"", b"", headers, digest(b"", headers, b""), 0, 0)
+
+
+def attributes_in(headers: Headers) -> Attributes:
+    """What a record's header says; raises catalogue.Undecodable."""
+    for name, data in headers:
+        if name == ATTRIBUTES:
+            try:
+                return Attributes.FromString(data or b"")
+            except DecodeError as error:
+                raise catalogue.Undecodable(f"the header {ATTRIBUTES}: {error}") from error
+    raise catalogue.Undecodable(f"no header {ATTRIBUTES}")
 
 
 def read(
     headers: Headers, value: bytes | None, shard: bytes | None, position: Position, epoch: int
 ) -> Recorded:
     """A valid event's record, decoded; raises catalogue.Undecodable."""
-    found = dict(headers)
     try:
-        type_name = found["ce_type"].decode()
+        said = attributes_in(headers)
         return Recorded(
-            event=catalogue.decode(type_name, found["ce_dataschema"].decode(), value or b""),
-            type=type_name,
-            id=found["ce_id"].decode(),
-            stream=found["ce_subject"].decode(),
-            version=int(found["ce_sequence"]),
-            shard=(shard or b"").decode(),
-            position=position,
-            at_us=parse_time(found["ce_time"].decode()),
-            actor=found["ce_authid"].decode(),
-            command_id=found["ce_commandid"].decode(),
-            correlation_id=found["ce_correlationid"].decode(),
-            causation_id=found["ce_causationid"].decode(),
-            epoch=epoch,
-            trace=found.get("traceparent", b"").decode(),
+            catalogue.decode(said.type, said.schema_version, value or b""),
+            said.type,
+            said.id,
+            said.subject,
+            said.sequence,
+            (shard or b"").decode(),
+            position,
+            said.time_us,
+            said.authid,
+            said.commandid,
+            said.correlationid,
+            said.causationid,
+            epoch,
+            said.traceparent,
+            said.command_digest,
         )
-    except (KeyError, ValueError, AttributeError) as error:
-        raise catalogue.Undecodable(f"offset {position.offset}: {error!r}") from error
+    except (catalogue.Undecodable, UnicodeDecodeError) as error:
+        raise catalogue.Undecodable(f"offset {position.offset}: {error}") from error
+
+
+def cloudevent(said: Attributes) -> dict[str, str]:
+    """The attributes under their CloudEvents names, for outsiders; empty ones are left out."""
+    kind, _, _ = said.authid.partition(":")
+    found = {
+        "specversion": "1.0",
+        "id": said.id,
+        "type": said.type,
+        "source": said.source,
+        "subject": said.subject,
+        "sequence": str(said.sequence),
+        "time": isoformat(said.time_us),
+        "dataschema": f"urn:loomos:{said.type}:{said.schema_version}",
+        "authtype": kind,
+        "authid": said.authid,
+        "commandid": said.commandid,
+        "correlationid": said.correlationid,
+        "causationid": said.causationid,
+        "traceparent": said.traceparent,
+    }
+    found |= {name: said.extensions[name] for name in sorted(said.extensions)}
+    return {name: text for name, text in found.items() if text}
 
 
 def isoformat(at_us: int) -> str:
     """RFC 3339 with microseconds, UTC."""
     seconds, micros = divmod(at_us, 1_000_000)
-    return f"{second(seconds)}.{micros:06d}+00:00"
+    return f"{second(seconds)}.{micros:06d}Z"
 
 
 @lru_cache(maxsize=64)
 def second(seconds: int) -> str:
     """RFC 3339 to the second, without the zone."""
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def parse_time(text: str) -> int:
-    """The microseconds that `isoformat` wrote."""
-    whole, dot, rest = text.partition(".")
-    micros, zone = rest[:6], rest[6:]
-    if dot and zone == "+00:00" and micros.isdecimal() and len(micros) == 6:
-        return second_at(whole) + int(micros)
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
-
-
-@lru_cache(maxsize=64)
-def second_at(text: str) -> int:
-    """The microseconds of a full second that `second` wrote."""
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is not None:
-        raise ValueError(f"{text!r} has a zone before its fraction")
-    return (at.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

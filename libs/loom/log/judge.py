@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 HEADER = "loom"
 """The first Kafka header of every record; anything else in its place makes the record void."""
+ATTRIBUTES = "ce"
+"""The second header: what the record says beside its payload; the judge does not read it."""
 
 _FIXED = struct.Struct(">BBIQ16sQII32s")
 _VERSION = 1
@@ -36,14 +38,14 @@ class Kind(IntEnum):
     MARKER = 2
 
 
-_STAMPED = {int(kind): kind for kind in (Kind.EVENT, Kind.MARKER)}
-"""The kinds that a stamp can say; a dictionary, because an enum's constructor is slow."""
+_EVENT, _MARKER = int(Kind.EVENT), int(Kind.MARKER)
 
 
 class Stamp(NamedTuple):
     """The fixed header: who wrote the record, and where it stands among the claim's records."""
 
-    kind: Kind
+    kind: int
+    """EVENT or MARKER."""
     incarnation: int
     epoch: int
     claim: bytes
@@ -128,12 +130,19 @@ class Verdict(NamedTuple):
 
 def digest(key: bytes | None, headers: Headers, value: bytes | None) -> bytes:
     """SHA-256 over the stored bytes: all lengths, then key, value, and the headers in order."""
-    parts = [bytes((key is None, value is None)), key or b"", value or b""]
+    parts = [_ABSENT[key is None, value is None], key or b"", value or b""]
     for name, data in headers:
-        parts += (name.encode(), data or b"")
+        parts += (_NAMES.get(name) or name.encode(), data or b"")
     count = len(parts)
     lengths = _lengths(count).pack(count, *map(len, parts))
     return hashlib.sha256(lengths + b"".join(parts)).digest()
+
+
+_ABSENT = {
+    (no_key, no_value): bytes((no_key, no_value)) for no_key in (0, 1) for no_value in (0, 1)
+}
+_NAMES = {name: name.encode() for name in (HEADER, ATTRIBUTES)}
+"""The usual headers' names, encoded once."""
 
 
 @cache
@@ -148,12 +157,11 @@ def stamp_of(headers: Headers) -> Stamp | None:
     data = headers[0][1]
     if data is None or len(data) != _FIXED.size:
         return None
-    version, kind, *rest = _FIXED.unpack(data)
-    known = _STAMPED.get(kind)
-    if version != _VERSION or known is None:
+    fields = _FIXED.unpack(data)
+    stamp = Stamp._make(fields[1:])
+    if fields[0] != _VERSION or not _EVENT <= stamp.kind <= _MARKER:
         return None
-    stamp = Stamp(known, *rest)
-    if known is Kind.EVENT and not 1 <= stamp.i <= stamp.m:
+    if stamp.kind == _EVENT and not 1 <= stamp.i <= stamp.m:
         return None
     return stamp
 
@@ -178,18 +186,27 @@ class Judge:
         stamp = stamp_of(headers)
         if stamp is None:
             return Verdict(Kind.VOID, mark, None, "no loom header")
+        if (
+            stamp.n == self.n + 1
+            and stamp.before == self.before
+            and stamp.claim == self.claim
+            and stamp.epoch == self.epoch
+            and stamp.incarnation == self.incarnation
+            and stamp.kind == _EVENT
+        ):
+            # Nearly every record: the next of the claim.
+            self.n = stamp.n
+            self.before = mark
+            return Verdict(Kind.EVENT, mark, stamp, "", mark)
         reason = self._fault(stamp)
         if reason:
             return Verdict(Kind.VOID, mark, stamp, reason)
         self.incarnation = stamp.incarnation
         self.epoch = stamp.epoch
         self.claim = stamp.claim
-        self.n = stamp.n
-        if stamp.kind is Kind.MARKER:
-            self.before = hashlib.sha256(mark + self.before).digest()
-        else:
-            self.before = mark
-        return Verdict(stamp.kind, mark, stamp, chain=self.before)
+        self.n = 0
+        self.before = hashlib.sha256(mark + self.before).digest()
+        return Verdict(Kind.MARKER, mark, stamp, "", self.before)
 
     def base(self, next_offset: int, appended_ms: int) -> Base:
         """The base after the last record admitted, which must have closed its command."""
@@ -204,15 +221,7 @@ class Judge:
         )
 
     def _fault(self, stamp: Stamp) -> str:
-        if (
-            stamp.n == self.n + 1
-            and stamp.before == self.before
-            and stamp.claim == self.claim
-            and stamp.epoch == self.epoch
-            and stamp.incarnation == self.incarnation
-            and stamp.kind is Kind.EVENT
-        ):
-            return ""
+        """Why a record that is not the claim's next event does not count; "" for a new claim."""
         # A restored log goes on in the next incarnation, which only a marker may begin.
         later = int(stamp.kind == Kind.MARKER)
         if not self.incarnation <= stamp.incarnation <= self.incarnation + later:
@@ -227,4 +236,4 @@ class Judge:
             return "another claim"
         if stamp.n != self.n + 1:
             return f"number {stamp.n}, expected {self.n + 1}"
-        return "" if stamp.before == self.before else "does not follow the record before it"
+        return "does not follow the record before it"

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from loom.decider import Position, Recorded
@@ -30,6 +31,23 @@ __all__ = ["Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 2000
 CHECK_S = 60.0
+
+
+def stored(key: bytes) -> bytes:
+    """Given as a consumer's key deserializer: wants records as the client's decoder made them."""
+    return key
+
+
+# The client copies each record into a frozen dataclass of eleven fields, at more than it costs to
+# decode it; its own decoder's record has all that a reader needs. Other consumers keep theirs.
+_consumer_record = PartitionRecords._consumer_record
+
+
+def _as_decoded(self: Any, tp: TopicPartition, record: Any) -> Any:
+    return record if self._key_deserializer is stored else _consumer_record(self, tp, record)
+
+
+PartitionRecords._consumer_record = _as_decoded
 
 
 class LogDiverged(Exception):
@@ -49,8 +67,21 @@ class Judged(NamedTuple):
     value: bytes | None
     headers: Headers
     verdict: Verdict
-    base: Base
-    """The base behind the last command that was complete with this record."""
+
+    @property
+    def base(self) -> Base:
+        """The base behind a record that closes its command."""
+        stamp = self.verdict.stamp
+        assert stamp is not None
+        return Base(
+            stamp.incarnation,
+            self.offset + 1,
+            stamp.epoch,
+            stamp.claim,
+            stamp.n,
+            self.verdict.chain,
+            self.timestamp_ms,
+        )
 
 
 class Seen(NamedTuple):
@@ -81,6 +112,7 @@ class Reader:
             **connection(bus),
             client_id="loomos-reader",
             group_id=None,
+            key_deserializer=stored,
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
@@ -141,41 +173,45 @@ class Reader:
             await self._check()
             return []
         admit, expected = self.judge.admit, self.expected
-        judged = []
+        judged: list[Judged] = []
+        seen: Judged | None = None
+        closing: Judged | None = None
         for record in found.get(self._tp, ()):
-            if record.offset < self.next_offset:
+            offset, key, value, headers = record.offset, record.key, record.value, record.headers
+            if offset < self.next_offset:
                 continue
+            self.next_offset = offset + 1
             mark = b""
-            if expected and same(expected[0], record):
+            if expected and same(expected[0], key, headers, value):
                 mark = expected.popleft().digest
-            verdict = admit(record.key, record.headers, record.value, mark)
-            self.next_offset = record.offset + 1
-            if verdict.valid:
-                self._seen = Seen(record.offset, record.timestamp, verdict.digest)
-                self._suspicious |= verdict.kind == Kind.MARKER
-            if verdict.closes:
-                self.base = self.judge.base(record.offset + 1, record.timestamp)
-            judged.append(
-                Judged(
-                    record.offset,
-                    record.timestamp,
-                    record.key,
-                    record.value,
-                    record.headers,
-                    verdict,
-                    self.base,
-                )
-            )
+            verdict = admit(key, headers, value, mark)
+            one = Judged(offset, record.timestamp, key, value, headers, verdict)
+            judged.append(one)
+            stamp = verdict.stamp
+            if verdict.kind is not Kind.VOID and stamp is not None:
+                seen = one
+                if verdict.kind is Kind.MARKER:
+                    closing = one
+                    self._suspicious = True
+                elif stamp.i == stamp.m:
+                    closing = one
+        if seen is not None:
+            self._seen = Seen(seen.offset, seen.timestamp_ms, seen.verdict.digest)
+        if closing is not None:
+            self.base = closing.base
         if judged:
             self._check_at = time.monotonic() + CHECK_S
         return judged
 
     async def events(self) -> AsyncIterator[tuple[Recorded, Base]]:
         """Valid events for ever, each with the base behind the last complete command."""
+        base = self.base
         while True:
             for record in await self.batch():
+                if record.verdict.closes:
+                    base = record.base
                 if record.verdict.kind == Kind.EVENT:
-                    yield self.recorded(record), record.base
+                    yield self.recorded(record), base
 
     def recorded(self, record: Judged) -> Recorded:
         """A valid event, decoded."""
@@ -256,13 +292,9 @@ class Reader:
         )
 
 
-def same(sealed: Sealed, record: Any) -> bool:
+def same(sealed: Sealed, key: bytes | None, headers: Headers, value: bytes | None) -> bool:
     """True where the stored bytes are those that were sent."""
-    return (
-        sealed.value == record.value
-        and sealed.headers == list(record.headers)
-        and sealed.key == record.key
-    )
+    return sealed.headers == headers and sealed.value == value and sealed.key == key
 
 
 async def follow(

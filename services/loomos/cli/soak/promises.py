@@ -79,8 +79,11 @@ class Witness:
         """Grow the tree anew over the whole partition; the earlier roots that it contradicts."""
         tree = Frontier()
         changed = []
+        incarnation = 0
         for size, one in enumerate(records, start=1):
-            place = (topic_digest(topic), partition, one.base.incarnation, one.offset)
+            if one.verdict.valid and one.verdict.stamp is not None:
+                incarnation = one.verdict.stamp.incarnation
+            place = (topic_digest(topic), partition, incarnation, one.offset)
             tree.append(leaf_hash(leaf_of(*place, one.timestamp_ms, one.verdict).pack()))
             if size in self.roots and self.roots[size] != tree.root():
                 changed.append(f"the first {size} records are not those that were there before")
