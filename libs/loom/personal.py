@@ -1,0 +1,278 @@
+"""What is personal in a message or in a JSON document, and whose it is: read from declarations.
+
+1. A contract says it once, by the field option `personal`; a user's JSON schema by the keyword
+   `x-loomos-personal`. Nothing is guessed from names or values.
+2. Pure: no key is known here. A sealed value is text, `sealed:1:<key id>:<base64url>`, so a column
+   of text or a JSON string holds it; which key it needs can be read without any key.
+3. A schema that refers to itself is personal from the place on where it does, if it is anywhere.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from loom.v1 import common_pb2
+
+__all__ = [
+    "KEYWORD",
+    "Place",
+    "has_any",
+    "key_of",
+    "organisation_of",
+    "places",
+    "pointers",
+    "sealed_in",
+    "spots",
+    "whole_organisation",
+]
+
+KEYWORD = "x-loomos-personal"
+"""In a user's JSON schema: what stands here is personal, and all that is below it."""
+SEALED = re.compile(r"sealed:1:([0-9a-f]{24}\.[0-9]{1,9}):[A-Za-z0-9_-]+")
+# The stubs type an extension by its field, not by the message it extends.
+PERSONAL: Any = common_pb2.personal
+NESTED = ("allOf", "anyOf", "oneOf")
+POINTERS_MAX = 1000
+
+
+class Place(NamedTuple):
+    """A personal field of a message that holds something."""
+
+    message: Message
+    """The message, or the part of it, whose field it is."""
+    field: str
+    path: str
+    """E.g. `user_name` or `parts[2].note`; the payload of an event that has an id of its own has
+    none, for it may stand in several messages."""
+    id: str
+    """The id that goes with the content; empty: that of the record it stands in."""
+    subject: str
+    """Whose it is; empty for the organisation itself."""
+    pointers: tuple[str, ...] | None
+    """The personal places of a JSON payload; None where all of the field is personal."""
+
+
+class Mark(NamedTuple):
+    """A field's declaration."""
+
+    field: str
+    subject: str
+    paths: str
+    id: str
+
+
+@cache
+def marks(descriptor: Descriptor) -> tuple[Mark, ...]:
+    """The personal fields that a message type declares itself."""
+    found = []
+    for field in descriptor.fields:
+        options = field.GetOptions()
+        if options.HasExtension(PERSONAL):
+            mark = options.Extensions[PERSONAL]
+            found.append(Mark(field.name, mark.subject, mark.paths, mark.id))
+    return tuple(found)
+
+
+@cache
+def inner(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
+    """The fields that hold messages with personal fields of their own."""
+    return tuple(
+        field
+        for field in descriptor.fields
+        if field.message_type is not None
+        and not field.message_type.GetOptions().map_entry
+        and reaches(field.message_type, frozenset((descriptor.full_name,)))
+    )
+
+
+def reaches(descriptor: Descriptor, above: frozenset[str]) -> bool:
+    """True where a type or one that it holds has a personal field."""
+    if marks(descriptor):
+        return True
+    if descriptor.full_name in above:
+        return False
+    below = above | {descriptor.full_name}
+    return any(
+        field.message_type is not None and reaches(field.message_type, below)
+        for field in descriptor.fields
+    )
+
+
+@cache
+def has_any(descriptor: Descriptor) -> bool:
+    """Whether messages of this type can hold anything personal."""
+    return bool(marks(descriptor) or inner(descriptor))
+
+
+def places(message: Message, prefix: str = "") -> Iterator[Place]:
+    """The personal fields of a message and of all that it holds, where they hold something."""
+    for mark in marks(message.DESCRIPTOR):
+        if not present(message, mark.field):
+            continue
+        subject = str(getattr(message, mark.subject)) if mark.subject else ""
+        listed = tuple(getattr(message, mark.paths)) if mark.paths else None
+        own = str(getattr(message, mark.id)) if mark.id else ""
+        path = "" if own else prefix + mark.field
+        yield Place(message, mark.field, path, own, subject, listed)
+    for field in inner(message.DESCRIPTOR):
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            for index, one in enumerate(value):
+                yield from places(one, f"{prefix}{field.name}[{index}].")
+        elif message.HasField(field.name):
+            yield from places(value, f"{prefix}{field.name}.")
+
+
+def present(message: Message, field: str) -> bool:
+    """Whether a field holds something."""
+    value = getattr(message, field)
+    return message.HasField(field) if isinstance(value, Message) else bool(value)
+
+
+def key_of(text: object) -> str:
+    """The id of the key that a sealed value needs; "" for anything else."""
+    found = SEALED.fullmatch(text) if isinstance(text, str) else None
+    return found.group(1) if found else ""
+
+
+def sealed_in(document: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The sealed values of a JSON document: each one's JSON pointer and its key's id."""
+    if key := key_of(document):
+        yield path, key
+    elif isinstance(document, Mapping):
+        for name in sorted(document):
+            yield from sealed_in(document[name], f"{path}/{escaped(name)}")
+    elif isinstance(document, list):
+        for index, one in enumerate(document):
+            yield from sealed_in(one, f"{path}/{index}")
+
+
+def spots(document: Any, pointer: str) -> Iterator[tuple[Any, Any, str]]:
+    """Where a JSON pointer leads: container, name or index, and the exact pointer.
+
+    A step `*` stands for every member or item; what is not there leads nowhere. The root itself
+    has no container and is none of the spots.
+    """
+    steps = [unescaped(step) for step in pointer.split("/")[1:]]
+    if steps:
+        yield from walk(document, steps, "")
+
+
+def walk(document: Any, steps: Sequence[str], path: str) -> Iterator[tuple[Any, Any, str]]:
+    """The spots below a part of the document."""
+    for name in names_in(document, steps[0]):
+        at = f"{path}/{escaped(str(name))}"
+        if len(steps) == 1:
+            yield document, name, at
+        else:
+            yield from walk(document[name], steps[1:], at)
+
+
+def names_in(document: Any, step: str) -> list[Any]:
+    """The members or items that a step names."""
+    if isinstance(document, dict):
+        return sorted(document) if step == "*" else [step] if step in document else []
+    if isinstance(document, list):
+        if step == "*":
+            return list(range(len(document)))
+        if step.isdecimal() and len(step) < 10 and int(step) < len(document):
+            return [int(step)]
+    return []
+
+
+def pointers(schema: Any) -> tuple[str, ...]:
+    """The personal places that a JSON schema declares, as pointers with `*` for any name."""
+    found: set[str] = set()
+    descend(schema, schema, "", (), found)
+    if len(found) > POINTERS_MAX:
+        return ("",)
+    # What is below a personal place is sealed with it.
+    return tuple(sorted(one for one in found if not covered(one, found)))
+
+
+def covered(pointer: str, among: set[str]) -> bool:
+    """True where a place above this one is personal already."""
+    steps = pointer.split("/")
+    return any("/".join(steps[:size]) in among for size in range(1, len(steps)))
+
+
+def descend(
+    schema: Any, root: Any, path: str, above: tuple[int, ...], found: set[str]
+) -> None:
+    """Add the personal places of a part of a schema."""
+    if not isinstance(schema, Mapping) or len(found) > POINTERS_MAX:
+        return
+    if schema.get(KEYWORD) is True:
+        found.add(path)
+        return
+    if id(schema) in above:
+        if mentions(schema):
+            found.add(path)
+        return
+    above = (*above, id(schema))
+    target = referred(schema.get("$ref"), root)
+    if target is not None:
+        descend(target, root, path, above, found)
+    for word in NESTED:
+        for one in listed(schema.get(word)):
+            descend(one, root, path, above, found)
+    for word in ("if", "then", "else"):
+        descend(schema.get(word), root, path, above, found)
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping):
+        for name in sorted(properties):
+            descend(properties[name], root, f"{path}/{escaped(name)}", above, found)
+    patterns = schema.get("patternProperties")
+    for one in patterns.values() if isinstance(patterns, Mapping) else ():
+        descend(one, root, f"{path}/*", above, found)
+    for word in ("additionalProperties", "unevaluatedProperties", "items", "contains"):
+        descend(schema.get(word), root, f"{path}/*", above, found)
+    for index, one in enumerate(listed(schema.get("prefixItems"))):
+        descend(one, root, f"{path}/{index}", above, found)
+
+
+def mentions(schema: Any) -> bool:
+    """True where the keyword stands anywhere in a schema's own text."""
+    if isinstance(schema, Mapping):
+        return schema.get(KEYWORD) is True or any(mentions(one) for one in schema.values())
+    return isinstance(schema, list) and any(mentions(one) for one in schema)
+
+
+def listed(value: Any) -> list[Any]:
+    """The value where it is a list, else nothing."""
+    return value if isinstance(value, list) else []
+
+
+def referred(reference: Any, root: Any) -> Any:
+    """What a reference inside the same schema leads to, or None."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found = root
+    for step in reference[1:].split("/")[1:]:
+        name = unescaped(step)
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def escaped(name: str) -> str:
+    """A name as a step of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def unescaped(step: str) -> str:
+    """The name that a step of a JSON pointer stands for."""
+    return step.replace("~1", "/").replace("~0", "~")
+
+
+def organisation_of(shard: str) -> str:
+    """The organisation whose keys seal what is decided in a shard; a project's id begins with it."""
+    return shard.partition(".")[0]
+
+
+def whole_organisation(organisation: str) -> str:
+    """The subject of personal content that names no subject of its own."""
+    return f"organisation:{organisation}"
