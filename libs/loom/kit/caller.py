@@ -1,6 +1,7 @@
 """Who makes a call and what may be asked about them; `loom.kit.authorize` proves and decides."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from loom.decider import Resource
@@ -64,16 +65,20 @@ class Caller:
         self.decided = self.judge.may(self.principal, action, resource)
         return self.decided
 
-    def context(self) -> dict[str, str]:
+    def context(self) -> tuple[tuple[str, str], ...]:
         """The last decision as attributes of the events that it let through."""
-        if self.decided is None:
-            return {}
-        return {
-            "policyhash": self.decided.policy_hash,
-            "policies": ",".join(self.decided.reasons),
-            "securityposition": self.decided.security_position,
-        }
+        return () if self.decided is None else context_of(self.decided)
 
     def scope(self, action: str) -> Scope:
         """Whose rows the caller may see with this action."""
         return self.judge.scope(self.principal, action)
+
+
+@lru_cache(maxsize=4096)
+def context_of(decision: Decision) -> tuple[tuple[str, str], ...]:
+    """A decision as attributes of an event, sorted by name."""
+    return (
+        ("policies", ",".join(decision.reasons)),
+        ("policyhash", decision.policy_hash),
+        ("securityposition", decision.security_position),
+    )

@@ -55,8 +55,8 @@ class Origin(NamedTuple):
     correlation_id: str
     causation_id: str
     traceparent: str = ""
-    context: Mapping[str, str] | None = None
-    """Further CloudEvents extensions: the decision's policy hash, audit and cost context."""
+    context: tuple[tuple[str, str], ...] = ()
+    """Further CloudEvents extensions, sorted by name: the decision's policies and their hash."""
     token: str = ""
     """`token_of` the command, where it is known already."""
 
@@ -103,9 +103,7 @@ def draft(
     that began before this command.
     """
     token = origin.token or token_of(origin.actor, origin.command_id)
-    standing = standing_of(
-        origin.source, origin.actor, tuple(sorted((origin.context or {}).items()))
-    )
+    standing = standing_of(origin.source, origin.actor, origin.context)
     key = origin.shard.encode()
     drafts = []
     for index, (event, version) in enumerate(zip(events, versions, strict=True), start=1):
@@ -191,8 +189,9 @@ def read(
     """A valid event's record, decoded; raises catalogue.Undecodable."""
     try:
         said = attributes_in(headers)
+        event = catalogue.decode(said.type, said.schema_version, value or b"")
         return Recorded(
-            catalogue.decode(said.type, said.schema_version, value or b""),
+            event,
             said.type,
             said.id,
             said.subject,

@@ -130,19 +130,24 @@ class Verdict(NamedTuple):
 
 def digest(key: bytes | None, headers: Headers, value: bytes | None) -> bytes:
     """SHA-256 over the stored bytes: all lengths, then key, value, and the headers in order."""
-    parts = [_ABSENT[key is None, value is None], key or b"", value or b""]
+    if len(headers) == 2 and key is not None and value is not None:
+        (first, stamp), (second, said) = headers
+        if first == HEADER and second == ATTRIBUTES and stamp is not None and said is not None:
+            # The form of every record of ours, said in one go: digests are half of a reader's work.
+            lengths = _USUAL.pack(7, 2, len(key), len(value), 4, len(stamp), 2, len(said), 0)
+            return hashlib.sha256(
+                b"".join((lengths, key, value, b"loom", stamp, b"ce", said))
+            ).digest()
+    parts = [bytes((key is None, value is None)), key or b"", value or b""]
     for name, data in headers:
-        parts += (_NAMES.get(name) or name.encode(), data or b"")
+        parts += (name.encode(), data or b"")
     count = len(parts)
     lengths = _lengths(count).pack(count, *map(len, parts))
     return hashlib.sha256(lengths + b"".join(parts)).digest()
 
 
-_ABSENT = {
-    (no_key, no_value): bytes((no_key, no_value)) for no_key in (0, 1) for no_value in (0, 1)
-}
-_NAMES = {name: name.encode() for name in (HEADER, ATTRIBUTES)}
-"""The usual headers' names, encoded once."""
+_USUAL = struct.Struct(">I7IH")
+"""The lengths of a record of two headers, and that neither key nor value is absent."""
 
 
 @cache

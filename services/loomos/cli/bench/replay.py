@@ -104,7 +104,7 @@ def drafts(requests: Requests, clock: Clock, versions: dict[str, int]) -> list[D
         at_us=at_us,
         correlation_id=f"bench-{at_us:x}",
         causation_id="",
-        context={"policies": "deployment-serves", "policyhash": "0" * 64},
+        context=(("policies", "deployment-serves"), ("policyhash", "0" * 64)),
     )
     return envelope.draft(events, found, origin)
 
