@@ -7,7 +7,7 @@
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString, cast
 
@@ -15,9 +15,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from loom.decider import Statement
-
-__all__ = ["OWN_TABLES", "Connection", "Fenced", "Store", "run_all"]
+__all__ = ["OWN_TABLES", "Connection", "Fenced", "Store"]
 
 Connection = AsyncConnection[dict[str, Any]]
 LEASE_S = 6
@@ -195,20 +193,3 @@ class Store:
                 )
             ).fetchone()
         return row["address"] if row else ""
-
-
-async def run_all(connection: Connection, statements: Sequence[Statement]) -> None:
-    """Run statements in order, those that repeat one text together."""
-    start = 0
-    while start < len(statements):
-        text = statements[start].sql
-        end = start + 1
-        while end < len(statements) and statements[end].sql == text:
-            end += 1
-        query = cast(LiteralString, text)
-        if end - start == 1:
-            await connection.execute(query, statements[start].parameters)
-        else:
-            async with connection.cursor() as cursor:
-                await cursor.executemany(query, [s.parameters for s in statements[start:end]])
-        start = end

@@ -7,30 +7,45 @@
 3. A record that cannot be projected is tried again, then parked as a dead letter together with the
    position; the records of its stream that follow are parked behind it. Nothing is skipped. A
    notice goes to `loomos.dead-letters` and a counter rises, which an alert watches.
-4. `redeem` takes parked records back in the log's order, from whatever process it is called.
+4. While the database takes one batch the next is read and `project`ed; it is bounded.
+5. `redeem` takes parked records back in the log's order, from whatever process it is called.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
 
 import psycopg
 import structlog
 from prometheus_client import Counter
 
 from loom.decider import Position, Recorded, Statement
+from loom.kit.bulk import run_all
 from loom.log.judge import START, Base, Kind
 from loom.log.letters import send_notices
 from loom.log.reader import Judged, LogAway, Reader
 from loom.log.topics import Bus, KafkaError
-from loom.store import Connection, Fenced, Store, run_all
+from loom.store import Connection, Fenced, Store
 
 __all__ = ["Projector"]
 
 ATTEMPTS_MAX = 3
+WAIT_MS = 2000
+SLICE_RECORDS = 250
+"""Between two slices the loop sees what the database answered."""
+EVENTS_MAX = 8000
+"""So many may wait for the database while it is at work."""
 PARKED = Counter(
     "loomos_dead_letters", "Records that a projection parked.", ("topic", "projection")
 )
 Project = Callable[[Recorded], list[Statement]]
+
+
+class Prepared(NamedTuple):
+    """An event with what `project` makes of it; None where it raised."""
+
+    recorded: Recorded
+    statements: list[Statement] | None
 
 
 class Projector:
@@ -143,35 +158,60 @@ class Projector:
         await self._notice()
         reader = Reader(self._bus, self.topic, self.partition, self.base)
         await reader.start()
+        applying: asyncio.Task[None] | None = None
         try:
-            waiting: list[Judged] = []
+            taken = self.base
+            waiting: list[Prepared] = []
             while True:
-                records = await reader.batch(wait_ms=2000)
-                waiting += [record for record in records if record.verdict.kind == Kind.EVENT]
-                if reader.base == self.base:
+                wait_ms = WAIT_MS if applying is None else 0
+                records = await reader.batch(wait_ms, SLICE_RECORDS)
+                waiting += self._prepared(reader, records)
+                if applying is not None:
+                    if records and len(waiting) < EVENTS_MAX and not applying.done():
+                        # The database has its turn: what has come meanwhile is prepared.
+                        await asyncio.sleep(0)
+                        continue
+                    await applying
+                    applying = None
+                if reader.base == taken:
                     continue
-                ready = [record for record in waiting if record.offset < reader.base.offset]
-                await self._apply([reader.recorded(record) for record in ready], reader.base)
-                if self.blocked:
-                    await self._notice()
+                taken = reader.base
+                ready = [one for one in waiting if one.recorded.position.offset < taken.offset]
                 waiting = waiting[len(ready) :]
+                applying = asyncio.create_task(self._apply(ready, taken))
         finally:
+            if applying is not None:
+                applying.cancel()
+                await asyncio.gather(applying, return_exceptions=True)
             await reader.stop()
+
+    def _prepared(self, reader: Reader, records: Iterable[Judged]) -> list[Prepared]:
+        found = []
+        for record in records:
+            if record.verdict.kind == Kind.EVENT:
+                recorded = reader.recorded(record)
+                try:
+                    found.append(Prepared(recorded, self._project(recorded)))
+                except Exception:  # noqa: BLE001 - tried again by itself, then parked with its reason
+                    found.append(Prepared(recorded, None))
+        return found
 
     async def _stand(self, base: Base) -> None:
         self.base = base
         async with self._moved:
             self._moved.notify_all()
 
-    async def _apply(self, records: list[Recorded], base: Base) -> None:
+    async def _apply(self, events: list[Prepared], base: Base) -> None:
         try:
-            await self._apply_together(records, base)
+            await self._apply_together(events, base)
         except (Fenced, psycopg.OperationalError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong is one record's fault
             self._log.warning("batch refused, taking records one by one", reason=repr(error))
-            await self._apply_singly(records, base)
+            await self._apply_singly([one.recorded for one in events], base)
         await self._stand(base)
+        if self.blocked:
+            await self._notice()
 
     async def _notice(self) -> None:
         """Tell of what is parked and was not told of yet, by an earlier owner either."""
@@ -195,13 +235,14 @@ class Projector:
         except KafkaError as error:
             self._log.warning("nobody told of dead letters", reason=repr(error))
 
-    async def _apply_together(self, records: list[Recorded], base: Base) -> None:
+    async def _apply_together(self, events: list[Prepared], base: Base) -> None:
         async with self._store.connection() as connection:
             await self._move(connection, base)
-            flowing = [one for one in records if not await self._held_back(connection, one)]
             statements: list[Statement] = []
-            for recorded in flowing:
-                statements += self._project(recorded)
+            for recorded, made in events:
+                if self.blocked and await self._held_back(connection, recorded):
+                    continue
+                statements += self._project(recorded) if made is None else made
             await run_all(connection, statements)
 
     async def _apply_singly(self, records: list[Recorded], base: Base) -> None:

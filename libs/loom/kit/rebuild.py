@@ -12,11 +12,12 @@ from typing import Any, LiteralString, NamedTuple, cast
 from psycopg import sql
 
 from loom.decider import Statement
+from loom.kit.bulk import run_all
 from loom.kit.contract import Service
 from loom.log.judge import START, Base, Kind
 from loom.log.reader import Reader
 from loom.log.topics import Bus
-from loom.store import OWN_TABLES, Connection, Store, run_all
+from loom.store import OWN_TABLES, Connection, Store
 
 __all__ = ["Compared", "Mismatch", "rebuild", "table_digests"]
 
