@@ -103,13 +103,13 @@ DECIDING = (
     "marketplace",
     "checkpoint",
     "deployment",
+    "data",
     "loomdb",
 )
 _HOUR_MS = 3_600_000
 
 TOPICS = (
     *(Topic(f"loomos.{name}", (name,)) for name in DECIDING),
-    Topic("loomos.data", ("loomdb",)),
     Topic("loomos.seals", ("loomdb",), judged=False, partitioned=False),
     Topic("loomos.alerts", ("telemetry", "loomdb"), 30 * 24 * _HOUR_MS, False, False),
     Topic("loomos.dead-letters", DECIDING, 30 * 24 * _HOUR_MS, False, False),
