@@ -200,9 +200,7 @@ def covered(pointer: str, among: set[str]) -> bool:
     return any("/".join(steps[:size]) in among for size in range(1, len(steps)))
 
 
-def descend(
-    schema: Any, root: Any, path: str, above: tuple[int, ...], found: set[str]
-) -> None:
+def descend(schema: Any, root: Any, path: str, above: tuple[int, ...], found: set[str]) -> None:
     """Add the personal places of a part of a schema."""
     if not isinstance(schema, Mapping) or len(found) > POINTERS_MAX:
         return
@@ -269,7 +267,7 @@ def unescaped(step: str) -> str:
 
 
 def organisation_of(shard: str) -> str:
-    """The organisation whose keys seal what is decided in a shard; a project's id begins with it."""
+    """The organisation whose keys seal what a shard decides; a project's id begins with it."""
     return shard.partition(".")[0]
 
 

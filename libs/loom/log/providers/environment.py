@@ -17,7 +17,7 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WANTED = "want id:base64 of 32 bytes, several joined by commas, newest first"
 
 
-def open(environ: Mapping[str, str], folder: Path) -> "Given":  # noqa: A001 - a plugin's verb
+def open(environ: Mapping[str, str], folder: Path) -> "Given":
     """The keys of LOOMOS_KEK; raises Unusable without saying the value."""
     keys: dict[str, bytes] = {}
     for part in filter(None, environ.get("LOOMOS_KEK", "").split(",")):

@@ -21,7 +21,7 @@ NONCE_BYTES = 12
 KEY_BYTES = 32
 
 
-def open(environ: Mapping[str, str], folder: Path) -> "Files":  # noqa: A001 - a plugin's verb
+def open(environ: Mapping[str, str], folder: Path) -> "Files":
     """The keys in the folder, or in LOOMOS_KEK_FOLDER; raises Unusable where there is none."""
     given = environ.get("LOOMOS_KEK_FOLDER", "")
     return Files(Path(given) if given else folder / "kek")
@@ -74,7 +74,9 @@ class Files:
         if "/" in kek_id or not path.exists():
             raise Unusable(f"key-encryption key {kek_id!r} is not in {self.folder}: restore it")
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise Unusable(f"{path} may be read by others: make a new key, re-wrap, remove this one")
+            raise Unusable(
+                f"{path} may be read by others: make a new key, re-wrap, remove this one"
+            )
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise Unusable(f"{path} has {len(key)} bytes, want {KEY_BYTES}: restore it")

@@ -20,14 +20,15 @@ TAG_BITS = 128
 KEY_BITS = 256
 
 
-def open(environ: Mapping[str, str], folder: Path) -> "Module":  # noqa: A001 - a plugin's verb
+def open(environ: Mapping[str, str], folder: Path) -> "Module":
     """The module that the settings name; raises Unusable about the first bad setting."""
     try:
         import pkcs11
     except ImportError as error:
         raise Unusable("LOOMOS_KEY_PROVIDER is pkcs11: install loomos[hsm]") from error
     given = {
-        name: environ.get(f"LOOMOS_PKCS11{name}", "") for name in ("", "_TOKEN", "_KEY", "_PIN_FILE")
+        name: environ.get(f"LOOMOS_PKCS11{name}", "")
+        for name in ("", "_TOKEN", "_KEY", "_PIN_FILE")
     }
     for name, value in given.items():
         if not value:

@@ -25,7 +25,7 @@ MOUNT = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):[A-Za-z0-9+/=]+")
 
 
-def open(environ: Mapping[str, str], folder: Path) -> "Transit":  # noqa: A001 - a plugin's verb
+def open(environ: Mapping[str, str], folder: Path) -> "Transit":
     """The transit key that the settings name; raises Unusable about the first bad setting."""
     address = environ.get("LOOMOS_VAULT", "").rstrip("/")
     if not address.startswith("https://"):
