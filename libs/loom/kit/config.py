@@ -33,7 +33,8 @@ class Settings:
     service: str
     home: Path
     credentials: Path
-    """Folder with `tls.crt tls.key ca.crt kafka.user postgres.dsn`; files may be renewed in it."""
+    """Folder with `tls.crt tls.key ca.crt kafka.user postgres.dsn archive.key`; files may be
+    renewed in it."""
     kafka: str = ""
     """Bootstrap servers, `host:port` joined by commas; empty while no broker is known."""
     kafka_security: str = "SASL_PLAINTEXT"
@@ -44,6 +45,11 @@ class Settings:
     listen: str = "127.0.0.1:0"
     metrics_listen: str = "127.0.0.1:0"
     gateway_listen: str = "127.0.0.1:0"
+    archive: str = ""
+    """Where archived log lies: a folder, or `s3://bucket/prefix`; empty means nowhere."""
+    archive_endpoint: str = ""
+    """Where an S3 server other than the default one listens."""
+    archive_login: tuple[str, str] = field(default=("", ""), repr=False)
     partitions: int = 1
     cluster: str = "local"
     otlp: str = ""
@@ -79,6 +85,13 @@ class Settings:
             listen=address("LOOMOS_LISTEN", given),
             metrics_listen=address("LOOMOS_METRICS_LISTEN", given),
             gateway_listen=address("LOOMOS_GATEWAY_LISTEN", given, given.get("LOOMOS_LISTEN", "")),
+            archive=storage(given.get("LOOMOS_ARCHIVE", ""), home / "archive"),
+            archive_endpoint=endpoint(
+                "LOOMOS_ARCHIVE_ENDPOINT", given.get("LOOMOS_ARCHIVE_ENDPOINT", "")
+            ),
+            archive_login=login(credentials / "archive.key")
+            if (credentials / "archive.key").exists()
+            else login(home / "credentials" / "archive.key"),
             partitions=whole("LOOMOS_PARTITIONS", given, 1, 1, PARTITIONS_MAX),
             cluster=matched("LOOMOS_CLUSTER", given.get("LOOMOS_CLUSTER", "local"), NAME),
             otlp=endpoint("LOOMOS_OTLP", given.get("LOOMOS_OTLP", "")),
@@ -225,6 +238,15 @@ def contents(variable: str, path: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{variable}: {path} cannot be read: {error}") from error
+
+
+def storage(value: str, default: Path) -> str:
+    """Where archived log lies: an absolute folder, or a bucket."""
+    if value and not re.fullmatch(r"(s3://[a-z0-9][a-z0-9.-]+(/[^\s]*)?|/[^\0\n]*)", value):
+        raise InvalidSetting(
+            f"LOOMOS_ARCHIVE is {value!r}: want an absolute folder or s3://bucket/prefix"
+        )
+    return value or str(default)
 
 
 def whole(variable: str, given: Mapping[str, str], default: int, least: int, most: int) -> int:

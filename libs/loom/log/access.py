@@ -41,7 +41,7 @@ WINDOWS_PREFIX = "loomos-telemetry-"
 # The protocol's numbers for resources, patterns, operations and permissions.
 TOPIC, GROUP = 2, 3
 ANY, LITERAL, PREFIXED = 1, 3, 4
-ALL, READ, WRITE = 2, 3, 4
+ALL, READ, WRITE, DELETE = 2, 3, 4, 6
 ALLOW = 3
 SCRAM_SHA_512 = 2
 ITERATIONS = 4096
@@ -76,6 +76,8 @@ def rules(readers: Iterable[str]) -> set[Rule]:
             for writer in topic.writers
         ),
         *(allow(user, TOPIC, "loomos.", PREFIXED, READ) for user in readers),
+        # Kafka has no narrower right for forgetting what is archived.
+        *(allow("loomdb", TOPIC, topic.name, LITERAL, DELETE) for topic in TOPICS if topic.judged),
         allow("telemetry", TOPIC, WINDOWS_PREFIX, PREFIXED, ALL),
         allow("telemetry", GROUP, WINDOWS_PREFIX, PREFIXED, ALL),
     }

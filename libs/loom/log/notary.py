@@ -6,7 +6,8 @@
 3. It resumes from a base before the last signed record and compares what it reads again with the
    signed leaves. A difference, or a log that ends below the signed size, means that the log went
    backwards: it stops loudly and signs nothing.
-4. Another incarnation of a log is another origin, with a tree of its own.
+4. Another incarnation of a log is another origin, with a tree of its own. It begins with the leaves
+   that both share, as they were, so that a consistency proof leads from the old tree to the new.
 """
 
 import json
@@ -14,7 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .judge import START, Base, Verdict
+from .judge import START, Base, Kind, Verdict
 from .leaf import leaf_of, topic_digest, unpack
 from .note import Checkpoint, Signer
 from .tiles import DamagedTree, GrowingTiles, Tiles, sync_folder
@@ -85,6 +86,8 @@ class Notary:
             raise Contradiction(f"{self.name}: {self.folder} has another root than was signed")
         self._past = Tiles(self.folder, self.signed.size)
         self._read = self.signed.base_size
+        self._current = self.signed.base.incarnation
+        """The incarnation in force: a restored log's tree begins with leaves of earlier ones."""
         self._last_offset = self.signed.base.offset - 1
         self._place = self._place_before = Place(self.signed.base, self.signed.base_size)
 
@@ -122,8 +125,10 @@ class Notary:
             raise Contradiction(
                 f"{self.name}: offset {offset} after offset {self._last_offset}: not in order"
             )
+        if verdict.kind == Kind.MARKER and verdict.stamp is not None:
+            self._current = verdict.stamp.incarnation
         leaf = leaf_of(
-            self._topic_digest, self.partition, self.incarnation, offset, time_ms, verdict
+            self._topic_digest, self.partition, self._current, offset, time_ms, verdict
         ).pack()
         if self._read < self.signed.size:
             self._compare(offset, leaf)
@@ -134,7 +139,7 @@ class Notary:
         if verdict.closes and verdict.stamp is not None:
             stamp = verdict.stamp
             after = Base(
-                self.incarnation,
+                self._current,
                 offset + 1,
                 stamp.epoch,
                 stamp.claim,

@@ -7,14 +7,17 @@
    when nothing came for a while: a log can regrow under it while the broker is away.
 2. Offsets may be sparse. A void record is handed out too, marked as such.
 3. A valid record that cannot be decoded stops the reader (`catalogue.Undecodable`).
+4. What Kafka does not hold any more is read from the archive, judged like the rest; a record that
+   was deleted there by policy is handed out as void, though it counted for what follows it.
 """
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
@@ -26,11 +29,17 @@ from loom.log.envelope import Sealed
 from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
 from loom.log.topics import Bus, connection
 
-__all__ = ["Judged", "LogAway", "LogDiverged", "Reader", "follow"]
+if TYPE_CHECKING:
+    # Slow to import: few readers meet the archive.
+    from loom.log.cold import Cold
+    from loom.log.parquet import Archived
+
+__all__ = ["DELETED", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 2000
 CHECK_S = 60.0
+DELETED = "deleted by policy"
 
 
 def stored(key: bytes) -> bytes:
@@ -108,6 +117,10 @@ class Reader:
         self._seen: Seen | None = None
         self._suspicious = False
         self._check_at = float("inf")
+        self._bus = bus
+        self._cold: Cold | None = None
+        self._archived: deque[Archived] = deque()
+        """Read from the archive and not handed out yet."""
         self._consumer = AIOKafkaConsumer(
             **connection(bus),
             client_id="loomos-reader",
@@ -162,21 +175,31 @@ class Reader:
     async def _batch(self, wait_ms: int, records_max: int) -> list[Judged]:
         if self._suspicious or time.monotonic() > self._check_at:
             await self._check()
+        if self._archived:
+            return self._from_archive(records_max)
         try:
             found = await self._consumer.getmany(
                 self._tp, timeout_ms=wait_ms, max_records=records_max
             )
-        except OffsetOutOfRangeError as error:
-            raise self._diverged(f"offset {self.next_offset} is not in the log any more") from error
+        except OffsetOutOfRangeError:
+            self._archived.extend(await self._cold_records(self.next_offset))
+            return self._from_archive(records_max)
         if self._suspicious:
             # The connection broke meanwhile: what came may belong to a log that regrew.
             await self._check()
             return []
+        judged = self._judge(found.get(self._tp, ()))
+        if judged:
+            self._suspicious |= any(one.verdict.kind is Kind.MARKER for one in judged)
+            self._check_at = time.monotonic() + CHECK_S
+        return judged
+
+    def _judge(self, records: Iterable[Any]) -> list[Judged]:
         admit, expected = self.judge.admit, self.expected
         judged: list[Judged] = []
         seen: Judged | None = None
         closing: Judged | None = None
-        for record in found.get(self._tp, ()):
+        for record in records:
             offset, key, value, headers = record.offset, record.key, record.value, record.headers
             if offset < self.next_offset:
                 continue
@@ -190,18 +213,58 @@ class Reader:
             stamp = verdict.stamp
             if verdict.kind is not Kind.VOID and stamp is not None:
                 seen = one
-                if verdict.kind is Kind.MARKER:
-                    closing = one
-                    self._suspicious = True
-                elif stamp.i == stamp.m:
+                if verdict.kind is Kind.MARKER or stamp.i == stamp.m:
                     closing = one
         if seen is not None:
             self._seen = Seen(seen.offset, seen.timestamp_ms, seen.verdict.digest)
         if closing is not None:
             self.base = closing.base
-        if judged:
-            self._check_at = time.monotonic() + CHECK_S
         return judged
+
+    def _from_archive(self, records_max: int) -> list[Judged]:
+        """The next records of those that the archive gave."""
+        count = min(records_max, len(self._archived))
+        records = [self._archived.popleft() for _ in range(count)]
+        judged: list[Judged] = []
+        for deleted, found in itertools.groupby(records, key=lambda record: record.deleted):
+            run = list(found)
+            judged += map(self._judge_deleted, run) if deleted else self._judge(run)
+        for record, one in zip(records, judged, strict=True):
+            if int(one.verdict.kind) != record.kind and not record.deleted:
+                raise self._diverged(f"the archive's record at offset {one.offset} is another one")
+        if not self._archived:
+            self._consumer.seek(self._tp, self.next_offset)
+        return judged
+
+    def _judge_deleted(self, record: "Archived") -> Judged:
+        """A deleted record counts by its stamp and its digest; nobody sees it as an event."""
+        verdict = self.judge.admit(record.key, record.headers, record.value, record.digest)
+        one = Judged(record.offset, record.timestamp, None, None, record.headers, verdict)
+        self.next_offset = record.offset + 1
+        if verdict.valid:
+            self._seen = Seen(record.offset, record.timestamp, verdict.digest)
+        if verdict.closes:
+            self.base = one.base
+        return one._replace(verdict=verdict._replace(kind=Kind.VOID, reason=DELETED))
+
+    async def _cold_records(self, offset: int, records_max: int = 0) -> "list[Archived]":
+        """Archived records from an offset on that Kafka does not hold any more."""
+        from loom.log import cold, depot, parquet
+
+        begins = (await self._consumer.beginning_offsets([self._tp]))[self._tp]
+        if offset >= begins:
+            raise self._diverged(f"offset {offset} is not in the log any more")
+        self._cold = self._cold or cold.cold_of(self._bus, self.topic, self.partition)
+        if self._cold is None:
+            raise self._diverged(
+                f"the log begins at offset {begins} now, and no archive is known of what was before"
+            )
+        try:
+            return await self._cold.from_offset(offset, records_max)
+        except (cold.NotArchived, parquet.DamagedArchive) as error:
+            raise self._diverged(str(error)) from error
+        except depot.DepotAway as error:
+            raise LogAway(f"{self.topic}/{self.partition}: {error}") from error
 
     async def events(self) -> AsyncIterator[tuple[Recorded, Base]]:
         """Valid events for ever, each with the base behind the last complete command."""
@@ -249,7 +312,8 @@ class Reader:
 
     def _known(self, found: Any) -> bool:
         """Whether this is the record that was seen last, or that the stored base speaks of."""
-        mark = digest(found.key, found.headers, found.value)
+        erased = getattr(found, "deleted", False)
+        mark = found.digest if erased else digest(found.key, found.headers, found.value)
         if self._seen is not None:
             return (found.timestamp, mark) == (self._seen.appended_ms, self._seen.digest)
         stamp, base = stamp_of(found.headers), self.base
@@ -269,8 +333,8 @@ class Reader:
             while True:
                 try:
                     found = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=1)
-                except OffsetOutOfRangeError as error:
-                    raise self._diverged(f"offset {offset} is not in the log any more") from error
+                except OffsetOutOfRangeError:
+                    return (await self._cold_records(offset, 1))[0]
                 if found.get(self._tp):
                     return found[self._tp][0]
 

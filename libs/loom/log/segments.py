@@ -50,6 +50,8 @@ class Stored(NamedTuple):
     value: bytes | None
     headers: Headers
     suspect: bool = False
+    mark: bytes = b""
+    """Its digest, where the record itself was deleted from the archive by policy."""
 
 
 class Damage(NamedTuple):

@@ -153,7 +153,7 @@ class Inspection:
 
     def record(self, stored: Stored) -> None:
         """Take the next record as it stands."""
-        verdict = self._judge.admit(stored.key, stored.headers, stored.value)
+        verdict = self._judge.admit(stored.key, stored.headers, stored.value, stored.mark)
         self._close_damage(stored.offset)
         index = self._index_of(stored.offset)
         self._clean = self._clean and index == self._next_index

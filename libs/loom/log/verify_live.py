@@ -2,7 +2,7 @@
 
 from aiokafka.errors import KafkaError
 
-from .reader import LogAway, LogDiverged, Reader
+from .reader import DELETED, LogAway, LogDiverged, Reader
 from .segments import Damage, Stored
 from .topics import Bus
 from .verify import Inspection, Report, Sealed
@@ -29,6 +29,7 @@ async def verify_live(bus: Bus, sealed: Sealed) -> Report:
                         record.key,
                         record.value,
                         record.headers,
+                        mark=record.verdict.digest if record.verdict.reason == DELETED else b"",
                     )
                 )
     except (KafkaError, LogAway, LogDiverged) as error:

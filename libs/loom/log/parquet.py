@@ -1,0 +1,197 @@
+"""Archived records as a Parquet object: the exact stored bytes, and columns to query by.
+
+1. The bytes of an object depend on the records, their columns and the level alone.
+2. A record deleted by policy stays as its stamp and its digest, so that judge and tree go on over
+   it; its key, its value and its attributes are gone.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from loom.log import envelope
+from loom.log.catalogue import Undecodable
+
+from .judge import HEADER, Headers, Kind
+
+if TYPE_CHECKING:
+    # Slow to import: few processes read or write the archive.
+    from duckdb import DuckDBPyConnection
+
+__all__ = [
+    "LEVEL",
+    "LEVEL_LATER",
+    "Archived",
+    "Columns",
+    "DamagedArchive",
+    "Owner",
+    "columns_in",
+    "columns_of",
+    "connected",
+    "decoded",
+    "encoded",
+    "erased",
+]
+
+LEVEL = 3
+"""zstd's level at first: as fast as the log is read."""
+LEVEL_LATER = 15
+"""zstd's level for what is read seldom."""
+
+TABLE = """
+CREATE TABLE records (
+  record_offset BIGINT, timestamp_ms BIGINT, key BLOB, value BLOB,
+  headers STRUCT(name VARCHAR, value BLOB)[],
+  kind UTINYINT, incarnation UINTEGER, epoch UBIGINT, digest BLOB, deleted BOOLEAN,
+  event_id VARCHAR, type VARCHAR, at_us BIGINT, stream VARCHAR, version UBIGINT, actor VARCHAR,
+  command_id VARCHAR, correlation_id VARCHAR, causation_id VARCHAR,
+  organisation_id VARCHAR, project_id VARCHAR)"""
+TYPES = (
+    *("BIGINT", "BIGINT", "BLOB", "BLOB", "STRUCT(name VARCHAR, value BLOB)[]"),
+    *("UTINYINT", "UINTEGER", "UBIGINT", "BLOB", "BOOLEAN"),
+    *("VARCHAR", "VARCHAR", "BIGINT", "VARCHAR", "UBIGINT", "VARCHAR"),
+    *("VARCHAR",) * 5,
+)
+INSERT = "INSERT INTO records SELECT " + ", ".join(
+    f"unnest(${place}::{kind}[])" for place, kind in enumerate(TYPES, start=1)
+)
+
+
+class DamagedArchive(Exception):
+    """An archived object or its manifest is not what was written; names it."""
+
+
+class Archived(NamedTuple):
+    """A record as the archive keeps it."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    kind: int
+    incarnation: int
+    epoch: int
+    digest: bytes
+    deleted: bool = False
+    """True where only stamp and digest are left."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's time, by the name that Kafka's client gives it."""
+        return self.timestamp_ms
+
+
+class Columns(NamedTuple):
+    """What an archived record can be found by; empty for markers, void and deleted records."""
+
+    event_id: str = ""
+    type: str = ""
+    at_us: int = 0
+    stream: str = ""
+    version: int = 0
+    actor: str = ""
+    command_id: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+    organisation_id: str = ""
+    project_id: str = ""
+
+
+Owner = Callable[[int], tuple[str, str]]
+"""Of the record at an offset: organisation and project, "" where it concerns none."""
+
+
+def columns_of(record: Archived, owner: Owner) -> Columns:
+    """What a valid event can be found by."""
+    if record.kind != Kind.EVENT or record.deleted:
+        return Columns()
+    try:
+        said = envelope.attributes_in(record.headers)
+    except Undecodable:
+        return Columns()
+    return Columns(
+        said.id,
+        said.type,
+        said.time_us,
+        said.subject,
+        said.sequence,
+        said.authid,
+        said.commandid,
+        said.correlationid,
+        said.causationid,
+        *owner(record.offset),
+    )
+
+
+def encoded(records: Sequence[Archived], columns: Sequence[Columns], level: int) -> bytes:
+    """The Parquet object of these records, each with its columns."""
+    rows = [
+        (
+            *record[:4],
+            [{"name": name, "value": data} for name, data in record.headers],
+            *record[5:],
+            *found,
+        )
+        for record, found in zip(records, columns, strict=True)
+    ]
+    fields = [list(field) for field in zip(*rows, strict=True)]
+    with tempfile.TemporaryDirectory(prefix="loomos-archive-") as folder:
+        path = Path(folder) / "object.parquet"
+        quoted = str(path).replace("'", "''")
+        with connected() as table:
+            table.execute(TABLE)
+            table.execute(INSERT, fields)
+            table.execute(
+                f"COPY (SELECT * FROM records ORDER BY record_offset) TO '{quoted}' "  # noqa: S608
+                f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {level:d})"
+            )
+        return path.read_bytes()
+
+
+def decoded(path: Path, from_offset: int = 0, records_max: int = 0) -> list[Archived]:
+    """The records of an object from an offset on, all unless bounded; raises DamagedArchive."""
+    import duckdb
+
+    query = (
+        "SELECT record_offset, timestamp_ms, key, value, headers, kind, incarnation, epoch, "
+        "digest, deleted FROM read_parquet($1) WHERE record_offset >= $2 ORDER BY record_offset"
+    )
+    if records_max:
+        query += f" LIMIT {records_max:d}"
+    try:
+        with connected() as table:
+            rows = table.execute(query, [str(path), from_offset]).fetchall()
+    except duckdb.Error as error:
+        raise DamagedArchive(f"{path.name} is no object of the archive: {error}") from error
+    return [
+        Archived._make((*row[:4], [(one["name"], one["value"]) for one in row[4]], *row[5:]))
+        for row in rows
+    ]
+
+
+def columns_in(path: Path) -> list[Columns]:
+    """The columns of an object's records."""
+    query = f"SELECT {', '.join(Columns._fields)} FROM read_parquet($1) ORDER BY record_offset"  # noqa: S608
+    with connected() as table:
+        return [Columns._make(row) for row in table.execute(query, [str(path)]).fetchall()]
+
+
+def connected() -> "DuckDBPyConnection":
+    """A database in memory that reads local files and nothing else."""
+    import duckdb
+
+    return duckdb.connect(
+        config={
+            "threads": 1,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+
+
+def erased(record: Archived) -> Archived:
+    """The record with nothing left but its stamp and its digest."""
+    stamp = tuple(header for header in record.headers[:1] if header[0] == HEADER)
+    return record._replace(key=None, value=None, headers=stamp, deleted=True)
