@@ -1,19 +1,24 @@
 """The audit index: one row for each event of every deciding topic.
 
+A user's event (`event.appended`) stands there as the user told it: his type, story and cause, and
+who appended it, also where the service did so for him.
+
 An event that does not say which project or organisation it concerns inherits both from an earlier
 event of its own stream: a stream lies in one partition, so a rebuild gives the same rows.
 """
 
+import base64
 import json
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from loom.decider import Recorded, Statement, partition_shard
+from loom.v1 import data_pb2
 
 __all__ = ["project"]
 
-BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.loomdb")
+BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.data", "loomos.loomdb")
 BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
 
 INSERT = """
@@ -33,6 +38,9 @@ ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
 def project(record: Recorded) -> list[Statement]:
     """The row of one event."""
     payload = MessageToDict(record.event, preserving_proto_field_name=True)
+    if isinstance(record.event, data_pb2.EventAppended):
+        record = as_told(record, record.event)
+        payload["payload"] = content_of(record.event)
     organisation, project_id = owner_of(record)
     position = record.position
     # Streams of the shell itself have the same names in every topic.
@@ -63,6 +71,24 @@ def project(record: Recorded) -> list[Statement]:
             ),
         )
     ]
+
+
+def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:
+    """The record under the user's own names."""
+    return record._replace(
+        type=event.event_type,
+        actor=event.appended_by or record.actor,
+        correlation_id=event.correlation_id or record.correlation_id,
+        causation_id=event.causation_id or record.causation_id,
+    )
+
+
+def content_of(event: Message) -> object:
+    """A user's payload as JSON; as text in base64 where all of it is sealed."""
+    assert isinstance(event, data_pb2.EventAppended)
+    if "" in event.sealed_paths:
+        return base64.b64encode(event.payload).decode()
+    return json.loads(event.payload)
 
 
 def owner_of(record: Recorded) -> tuple[str, str]:
