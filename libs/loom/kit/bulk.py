@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from itertools import chain
+from types import NoneType
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -83,14 +84,14 @@ async def run_all(connection: Connection, statements: Sequence[Statement]) -> No
     types = await callables(connection, {one.sql for one in groups if len(one.rows) >= MANY})
     waiting: list[Statement] = []
     for group in groups:
-        wanted = types.get(group.sql)
-        arrays = arrays_of(group.rows, wanted) if wanted and len(group.rows) >= MANY else None
+        kinds = types.get(group.sql, ()) if len(group.rows) >= MANY else ()
+        arrays = arrays_of(group.rows, kinds) if kinds else None
         if arrays is None:
             waiting += [Statement(group.sql, row) for row in group.rows]
             continue
         await singly(connection, waiting)
         waiting = []
-        await connection.execute(call_of(group.sql, wanted or ()), arrays)
+        await connection.execute(call_of(group.sql, kinds, arrays), arrays)
     await singly(connection, waiting)
 
 
@@ -195,9 +196,12 @@ def name_of(text: str) -> str:
     return f"loom_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def call_of(text: str, types: Sequence[str]) -> LiteralString:
+def call_of(text: str, types: Sequence[str], arrays: Sequence[Any]) -> LiteralString:
     """The call of a text's function."""
-    arguments = ", ".join(f"%b::{array_of(kind)}" for kind in types)
+    arguments = ", ".join(
+        f"{'%s' if isinstance(array, str) else '%b'}::{array_of(kind)}"
+        for kind, array in zip(types, arrays, strict=True)
+    )
     return cast(LiteralString, f"SELECT pg_temp.{name_of(text)}({arguments})")
 
 
@@ -206,25 +210,46 @@ def array_of(kind: str) -> str:
     return "text[]" if kind.endswith("[]") else f"{kind}[]"
 
 
-def arrays_of(rows: Sequence[tuple[Any, ...]], types: Sequence[str]) -> list[list[Any]] | None:
+def arrays_of(rows: Sequence[tuple[Any, ...]], types: Sequence[str]) -> list[Any] | None:
     """The rows as columns; None where a value is not exactly of its parameter's type."""
-    if any(len(row) != len(types) for row in rows):
+    if set(map(len, rows)) != {len(types)}:
         return None
-    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
-    for index, kind in enumerate(types):
-        column = columns[index]
-        wanted = list if kind.endswith("[]") else PYTHON[kind]
-        if not set(map(type, column)) <= {type(None), wanted}:
+    columns = []
+    for column, kind in zip(zip(*rows, strict=True), types, strict=True):
+        array = array_in(column, kind)
+        if array is None:
             return None
-        if kind.endswith("[]"):
-            inner = {type(one) for one in chain.from_iterable(filter(None, column))}
-            if not inner <= {PYTHON[kind[:-2]]}:
-                return None
-            columns[index] = [None if one is None else literal(one) for one in column]
+        columns.append(array)
     return columns
 
 
-def literal(values: list[Any]) -> str:
+def quoted(column: Sequence[str]) -> str:
+    """Texts as an array's text."""
+    joined = '","'.join(column)
+    if "\\" in joined or joined.count('"') != 2 * (len(column) - 1):
+        escaped = (one.replace("\\", r"\\").replace('"', r"\"") for one in column)
+        joined = '","'.join(escaped)
+    return f'{{"{joined}"}}'
+
+
+def array_in(column: tuple[Any, ...], kind: str) -> Any:
+    """A column as psycopg takes it; None where a value is not exactly of the column's type."""
+    found = set(map(type, column))
+    if kind.endswith("[]"):
+        inner = {type(one) for one in chain.from_iterable(filter(None, column))}
+        if not found <= {list, NoneType} or not inner <= {PYTHON[kind[:-2]]}:
+            return None
+        return [None if one is None else written(one) for one in column]
+    if found == {PYTHON[kind]}:
+        # Most columns: psycopg would take each value apart, and that shows in replays.
+        if found == {int}:
+            return f"{{{','.join(map(str, column))}}}"
+        if found == {str}:
+            return quoted(column)
+    return list(column) if found <= {PYTHON[kind], NoneType} else None
+
+
+def written(values: list[Any]) -> str:
     """An array as its text."""
     dumped = Transformer().get_dumper(values, PyFormat.TEXT).dump(values)
     assert dumped is not None

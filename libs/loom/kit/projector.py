@@ -176,9 +176,12 @@ class Projector:
                 if reader.base == taken:
                     continue
                 taken = reader.base
-                ready = [one for one in waiting if one.recorded.position.offset < taken.offset]
-                waiting = waiting[len(ready) :]
-                applying = asyncio.create_task(self._apply(ready, taken))
+                ready = len(waiting)
+                # Only the last command may be open.
+                while ready and waiting[ready - 1].recorded.position.offset >= taken.offset:
+                    ready -= 1
+                applying = asyncio.create_task(self._apply(waiting[:ready], taken))
+                waiting = waiting[ready:]
         finally:
             if applying is not None:
                 applying.cancel()
