@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 ED25519 = b"\x01"
-NOTE_CHARACTERS_MAX = 16_384
+NOTE_CHARACTERS_MAX = 131_072
+"""Room for 16 signatures of witnesses, post-quantum ones among them."""
 SIGNATURES_MAX = 16
 SIZE_MAX = 2**63 - 1
 
@@ -134,7 +135,15 @@ def split(note: str) -> tuple[str, list[tuple[str, bytes]]]:
 
 def load_signer(folder: Path, name: str) -> Signer:
     """The notary's key from the credentials folder, made there at first start."""
-    path = folder / "notary.key"
+    signer = Signer(name, load_key(folder / "notary.key"))
+    public = folder / "notary.pub"
+    if not public.exists() or public.read_text().strip() != signer.verifier.text():
+        public.write_text(signer.verifier.text() + "\n")
+    return signer
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """A private key from its file, made there at first start."""
     if not path.exists():
         make_key(path)
     mode = path.stat().st_mode & 0o777
@@ -146,11 +155,7 @@ def load_signer(folder: Path, name: str) -> Signer:
         raise InvalidNote(f"{path} holds no private key: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidNote(f"{path} holds another kind of key than Ed25519")
-    signer = Signer(name, key)
-    public = folder / "notary.pub"
-    if not public.exists() or public.read_text().strip() != signer.verifier.text():
-        public.write_text(signer.verifier.text() + "\n")
-    return signer
+    return key
 
 
 def make_key(path: Path) -> None:

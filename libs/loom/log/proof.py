@@ -14,7 +14,7 @@ __all__ = ["InvalidProof", "Proof"]
 
 HEADER = "c2sp.org/tlog-proof@v1"
 PATH_STEPS_MAX = 63
-CHARACTERS_MAX = 32_768
+CHARACTERS_MAX = 163_840
 
 
 class InvalidProof(Exception):

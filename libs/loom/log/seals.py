@@ -20,6 +20,7 @@ from loom.log.notary import Notary
 from loom.log.note import parse_checkpoint, split
 from loom.log.reader import LogAway, Reader
 from loom.log.topics import Bus, connection
+from loom.log.witnesses import Witnesses
 from loom.v1 import loomdb_pb2
 
 __all__ = ["TOPIC", "Seals", "follow"]
@@ -89,7 +90,9 @@ def record_of(tree_id: str, note: str) -> envelope.Draft:
     return envelope.draft([event], [checkpoint.size], origin)[0]
 
 
-async def follow(bus: Bus, notary: Notary, seals: Seals, every_s: float) -> None:
+async def follow(
+    bus: Bus, notary: Notary, seals: Seals, every_s: float, witnesses: Witnesses | None = None
+) -> None:
     """Follow a partition for ever; ends only by LogAway, LogDiverged or Contradiction.
 
     Something new is signed at most once in `every_s` seconds.
@@ -111,6 +114,8 @@ async def follow(bus: Bus, notary: Notary, seals: Seals, every_s: float) -> None
             # Flushing waits for the disk; queries of this process must not.
             note = await asyncio.to_thread(notary.seal)
             sealed_at = time.monotonic()
+            if witnesses is not None:
+                witnesses.show(notary.folder, note)
             published = await seals.publish(notary.name, note)
             if not published:
                 log.warning("checkpoint not published", size=notary.signed.size)

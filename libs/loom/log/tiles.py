@@ -10,6 +10,7 @@
 """
 
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,6 +21,11 @@ ENTRY_BYTES_MAX = 65_535
 CACHED_TILES = 256
 CACHED_BUNDLES = 16
 SYNCED_ONE_BY_ONE_MAX = 32
+
+PATH = re.compile(
+    r"tile/(?P<level>entries|0|[1-9]|[1-5][0-9]|6[0-3])"
+    r"/(?P<number>(x[0-9]{3}/){0,5}[0-9]{3})(\.p/(?P<width>[1-9][0-9]{0,2}))?"
+)
 
 Place = tuple[str, int]
 """(level or `entries`, number)"""
@@ -36,6 +42,17 @@ def tile_path(level: str, number: int, width: int = WIDTH) -> str:
     groups = [digits[at : at + 3] for at in range(0, len(digits), 3)]
     path = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
     return f"tile/{level}/{path}" + ("" if width == WIDTH else f".p/{width}")
+
+
+def parse_tile_path(path: str) -> tuple[str, int, int] | None:
+    """Level, number and width of a tile's path, or None where `tile_path` never gives this one."""
+    form = PATH.fullmatch(path)
+    if form is None:
+        return None
+    number = int(form["number"].replace("x", "").replace("/", ""))
+    width = int(form["width"] or WIDTH)
+    place = (form["level"], number, width)
+    return place if (width < WIDTH) == bool(form["width"]) and tile_path(*place) == path else None
 
 
 class Tiles:
@@ -71,6 +88,13 @@ class Tiles:
             self._bundles[number, width] = bundle
         return bundle
 
+    def file(self, level: str, number: int, width: int) -> bytes | None:
+        """A tile or bundle as it is served, or None where the tree is not that large."""
+        count = self.size if level == "entries" else self.size >> (8 * int(level))
+        if number * WIDTH + width > count:
+            return None
+        return self._read(level, number, width, self._width(level, number))
+
     def root(self, size: int | None = None) -> bytes:
         """The root over the first `size` leaves (all of them unless given)."""
         return root(self.size if size is None else size, self.node)
@@ -93,15 +117,16 @@ class Tiles:
             self._cache.move_to_end(key)
         return content
 
-    def _read(self, level: str, number: int, width: int) -> bytes:
-        """The tile as it was at `width`: its own file, or the start of the full one."""
+    def _read(self, level: str, number: int, width: int, largest: int = WIDTH) -> bytes:
+        """The tile as it was at `width`: its own file, or the start of the largest one."""
         unit = HASH_BYTES if level != "entries" else ENTRY_BYTES_MAX + 2
         try:
             content = read_bounded(self.folder / tile_path(level, number, width), width * unit)
         except FileNotFoundError:
-            if width == WIDTH:
-                raise DamagedTree(f"{self.folder} lacks {tile_path(level, number)}") from None
-            whole = self._read(level, number, WIDTH)
+            if width >= largest:
+                path = tile_path(level, number, width)
+                raise DamagedTree(f"{self.folder} lacks {path}") from None
+            whole = self._read(level, number, largest)
             if level != "entries":
                 return whole[: width * HASH_BYTES]
             return join_entries(split_entries(whole)[:width])

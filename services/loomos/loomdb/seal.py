@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from loom.log.notary import Contradiction, Notary
-from loom.log.note import Signer, load_signer
+from loom.log.note import InvalidNote, Signer, load_signer
 from loom.log.reader import LogAway, LogDiverged
 from loom.log.seals import Seals, follow
 from loom.log.tiles import DamagedTree
 from loom.log.topics import TOPICS
+from loom.log.witnesses import Policy, Witnesses, load_policy
 from loomos.loomdb.proof import Trees
 
 __all__ = ["NAME", "notarise", "trees_of"]
@@ -39,11 +40,14 @@ async def notarise(shell: Any) -> None:
             await asyncio.sleep(RETRY_S)
         signer = load_signer(shell.settings.credentials, NAME)
         seals = await connected(shell)
+        witnesses = Witnesses(asked(shell))
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(witnesses.run())
                 for topic in TOPICS:
                     for partition in range(shell.settings.partitions) if topic.judged else ():
-                        tasks.create_task(one(shell, folder, topic.name, partition, signer, seals))
+                        tree = one(shell, folder, topic.name, partition, signer, seals, witnesses)
+                        tasks.create_task(tree)
         finally:
             await seals.stop()
 
@@ -62,14 +66,29 @@ async def connected(shell: Any) -> Seals:
             return seals
 
 
+def asked(shell: Any) -> Policy:
+    """The witnesses to ask; none, with a word to the operator, where their file cannot be used."""
+    try:
+        return load_policy(shell.settings.environ, shell.settings.credentials)
+    except InvalidNote as error:
+        shell.log.error("no witness is asked", reason=str(error))
+        return Policy()
+
+
 async def one(
-    shell: Any, folder: Path, topic: str, partition: int, signer: Signer, seals: Seals
+    shell: Any,
+    folder: Path,
+    topic: str,
+    partition: int,
+    signer: Signer,
+    seals: Seals,
+    witnesses: Witnesses,
 ) -> None:
     """The notary of one partition: starts over when Kafka was away, ends on contradiction."""
     while True:
         try:
             notary = Notary(folder, topic, partition, signer)
-            await follow(shell.settings, notary, seals, EVERY_S)
+            await follow(shell.settings, notary, seals, EVERY_S, witnesses)
         except (Contradiction, LogDiverged, DamagedTree) as error:
             shell.log.critical("notary stopped", tree=f"{topic}-{partition}", reason=str(error))
             return

@@ -1,0 +1,700 @@
+#!/usr/bin/env python3
+"""Verifies an export of a LoomOS log, offline: read this file, then run it with any Python 3.11.
+
+    python -I loomos_verify.py EXPORT [--key VKEY] [--witness VKEY …] [--checkpoint FILE …]
+    python -I loomos_verify.py EVENT.tlog-proof --key VKEY
+
+It needs nothing but Python's standard library, and believes nothing but the keys it is given.
+
+1. The signature: each checkpoint (a signed note: origin, number of leaves, root of the hash tree)
+   is signed with the notary's Ed25519 key. Witnesses that were shown it add theirs, with a time.
+2. The tree: the leaves (RFC 6962: SHA-256 over 0x00 and the leaf's bytes, inner nodes over 0x01,
+   left, right) give the signed root, and the root of every older checkpoint that somebody kept.
+3. The records: SHA-256 over a record's stored bytes is the digest in its leaf. Each record of the
+   exported range is there once, in order.
+4. The chain: a record names the digest of the record before it and counts on from it, so not even
+   who holds the notary's key can leave one out unseen. `Chain` holds these rules.
+
+Layout of an export: `notary.pub`, `export.json`, and for each log `logs/<topic>-<partition>/` with
+`checkpoint`, `checkpoints/*`, the tree's files as C2SP tlog-tiles names them (`tile/…`), and
+`records`: offset, broker's time, length, then the bytes that the digest is taken over.
+Exit status: 0 all is well, 1 something is wrong (one line for each finding), 2 cannot be verified.
+"""
+
+import argparse
+import base64
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from hashlib import sha256, sha512
+from pathlib import Path
+from typing import NamedTuple
+
+WIDTH = 256
+LEAF = struct.Struct(">BI32sIqqQQ32s")
+FRAME = struct.Struct(">qqI")
+STAMP = struct.Struct(">BBIQ16sQII32s")
+RECORD_BYTES_MAX = 64 << 20
+WAITING_MAX = 100_000
+FINDINGS_MAX = 1000
+VOID, EVENT, MARKER = 0, 1, 2
+LOG_KEY, WITNESS_KEY = 1, 4
+
+
+class Unusable(Exception):
+    """It cannot be verified at all; the message says why."""
+
+
+# Ed25519 (RFC 8032, 5.1.7), for checking signatures only: no secret passes through here.
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+ROOT_OF_MINUS_1 = pow(2, (P - 1) // 4, P)
+Point = tuple[int, int, int, int]
+
+
+def decompressed(data: bytes) -> Point | None:
+    """The curve point that 32 bytes name, or None."""
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, y & (1 << 255) - 1
+    if y >= P:
+        return None
+    u, v = (y * y - 1) % P, (D * y * y + 1) % P
+    x = u * pow(v, 3, P) * pow(u * pow(v, 7, P), (P - 5) // 8, P) % P
+    if (v * x * x - u) % P:
+        x = x * ROOT_OF_MINUS_1 % P
+    if (v * x * x - u) % P or (x == 0 and sign):
+        return None
+    x = P - x if x & 1 != sign else x
+    return x, y, 1, x * y % P
+
+
+def added(a: Point, b: Point) -> Point:
+    """The sum of two points in extended coordinates."""
+    one, two = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
+    three, four = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
+    e, f, g, h = two - one, four - three, four + three, two + one
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def times(number: int, point: Point) -> Point:
+    """A point added to itself so many times."""
+    total: Point = (0, 1, 1, 0)
+    while number:
+        if number & 1:
+            total = added(total, point)
+        point = added(point, point)
+        number >>= 1
+    return total
+
+
+BASE = decompressed((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
+
+
+def signed_by(key: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether an Ed25519 signature over a message was made with a key."""
+    point, nonce = decompressed(key), decompressed(signature[:32])
+    scalar = int.from_bytes(signature[32:], "little")
+    if point is None or nonce is None or len(signature) != 64 or scalar >= ORDER:
+        return False
+    challenge = int.from_bytes(sha512(signature[:32] + key + message).digest(), "little") % ORDER
+    assert BASE is not None
+    left, right = times(scalar, BASE), added(nonce, times(challenge, point))
+    return (left[0] * right[2] - right[0] * left[2]) % P == 0 and (
+        left[1] * right[2] - right[1] * left[2]
+    ) % P == 0
+
+
+class Key(NamedTuple):
+    """A public key as `<name>+<id>+<base64>` names it."""
+
+    name: str
+    kind: int
+    key: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes by which a signature line names the key."""
+        return sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.key).digest()[:4]
+
+    @classmethod
+    def read(cls, given: str) -> "Key":
+        """A key from its line, or from the file that holds it."""
+        line = given if given.count("+") > 1 else Path(given).read_text()
+        name, _, rest = line.strip().partition("+")
+        data = base64.b64decode(rest.partition("+")[2])
+        key = cls(name, data[0] if data else 0, data[1:])
+        if len(data) != 33 or key.id.hex() != rest.partition("+")[0]:
+            raise Unusable(f"{given!r} is no Ed25519 key of the form <name>+<id>+<base64>")
+        return key
+
+
+class Checkpoint(NamedTuple):
+    """What a signed note says: this log had this root when it had so many leaves."""
+
+    origin: str
+    size: int
+    root: bytes
+    body: str
+    signatures: tuple[tuple[str, bytes], ...]
+
+    @classmethod
+    def read(cls, note: str) -> "Checkpoint":
+        """The checkpoint of a note, its signatures unchecked."""
+        body, _, tail = note.rpartition("\n\n")
+        try:
+            origin, size, root, *_ = body.split("\n")
+            lines = [line.split(" ") for line in tail.rstrip("\n").split("\n")]
+            signatures = tuple(
+                (name, base64.b64decode(data, validate=True)) for _, name, data in lines
+            )
+            return cls(origin, int(size), base64.b64decode(root), body + "\n", signatures)
+        except ValueError as error:
+            raise Unusable(f"not a checkpoint: {error}") from error
+
+    def signed(self, key: Key) -> bool:
+        """Whether this key signed it; a witness signs the time it saw it at, too."""
+        for name, data in self.signatures:
+            if name != key.name or data[:4] != key.id:
+                continue
+            message, signature = self.body.encode(), data[4:]
+            if key.kind == WITNESS_KEY:
+                seconds = int.from_bytes(data[4:12], "big")
+                message = f"cosignature/v1\ntime {seconds}\n".encode() + message
+                signature = data[12:]
+            if signed_by(key.key, message, signature):
+                return True
+        return False
+
+
+class Finding(NamedTuple):
+    """Something that is wrong, and where."""
+
+    log: str
+    first_offset: int
+    last_offset: int
+    what: str
+    detail: str
+
+    def text(self) -> str:
+        """One line for people."""
+        place = str(self.first_offset)
+        if self.last_offset > self.first_offset:
+            place += f" to {self.last_offset}"
+        return f"{self.log} offset {place}: {self.what}: {self.detail}"
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """The hash of an inner node."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+def tree_root(hashes: list[bytes]) -> bytes:
+    """RFC 6962's root over hashes of equally high subtrees."""
+    if not hashes:
+        return sha256().digest()
+    while len(hashes) > 1:
+        # The last one of an odd number has no sibling yet and moves up as it is.
+        odd = hashes[-1:] if len(hashes) & 1 else []
+        hashes = [node(hashes[at], hashes[at + 1]) for at in range(0, len(hashes) - 1, 2)] + odd
+    return hashes[0]
+
+
+class Leaf(NamedTuple):
+    """What the tree says of one record."""
+
+    kind: int
+    incarnation: int
+    topic: bytes
+    partition: int
+    offset: int
+    time_ms: int
+    epoch: int
+    n: int
+    digest: bytes
+
+
+class Tree:
+    """The part of a log's tree that an export holds: all hashes, and the leaves of its range."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.size = size
+        self.blocks: list[bytes] = []
+        """The hash over each 256 leaves."""
+        self.last: list[bytes] = []
+        """The leaf hashes behind them."""
+
+    def file(self, level: str, number: int, width: int = WIDTH) -> bytes | None:
+        """One file of the tree, or None."""
+        digits = f"{number:0{-(-len(str(number)) // 3) * 3}d}"
+        parts = [digits[at : at + 3] for at in range(0, len(digits), 3)]
+        name = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
+        path = self.folder / "tile" / level / (name if width == WIDTH else f"{name}.p/{width}")
+        return path.read_bytes() if path.is_file() else None
+
+    def width(self, number: int) -> int:
+        """How many leaves the bundle has."""
+        return min(WIDTH, self.size - number * WIDTH)
+
+    def bundle(self, number: int) -> list[bytes] | None:
+        """The leaves of a bundle, or None where the export does not hold it."""
+        data = self.file("entries", number, self.width(number))
+        if data is None:
+            return None
+        entries, at = [], 0
+        while at < len(data):
+            end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+            entries.append(data[at + 2 : end])
+            at = end
+        return entries
+
+    def hashes(self, level: int, number: int, width: int) -> list[bytes]:
+        """The hashes of a tile; none where the export does not hold it."""
+        data = self.file(str(level), number, width) or b""
+        return [data[at : at + 32] for at in range(0, len(data), 32)]
+
+    def block(self, number: int) -> bytes | None:
+        """The hash over a whole bundle, from the tile above it."""
+        tile, place = divmod(number, WIDTH)
+        above = self.hashes(1, tile, min(WIDTH, self.size // WIDTH - tile * WIDTH))
+        return above[place] if place < len(above) else None
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root that the tree had at a size; None where the export cannot tell."""
+        full, rest = divmod(size, WIDTH)
+        last = self.last
+        if full < len(self.blocks):
+            entries = self.bundle(full) if rest else []
+            last = [sha256(b"\x00" + entry).digest() for entry in entries or ()]
+            if entries is None:
+                last = self.hashes(0, full, WIDTH)
+        if len(last) < rest:
+            return None
+        if not rest:
+            return tree_root(self.blocks[:full])
+        tail = tree_root(last[:rest])
+        # Blocks are higher than the rest: it joins the lowest of the complete subtrees before it.
+        ends = full
+        while ends:
+            width = ends & -ends
+            tail = node(tree_root(self.blocks[ends - width : ends]), tail)
+            ends -= width
+        return tail
+
+
+class Chain:
+    """The rules by which a record counts: each names the record before it, and counts on."""
+
+    def __init__(self, known: bool) -> None:
+        self.state: tuple[int, int, bytes, int, bytes] | None = None
+        if known:
+            self.state = (0, 0, bytes(16), 0, bytes(32))
+
+    def admit(self, stored: bytes, digest: bytes, signed_kind: int) -> tuple[int, int, int, str]:
+        """Kind, epoch and number of the next record, and why it is void."""
+        stamp = stamp_of(stored)
+        if stamp is None:
+            return VOID, 0, 0, "it has no stamp"
+        kind, incarnation, epoch, claim, n, before = stamp
+        if self.state is None:
+            # The export begins inside the log: the first record that counts says where.
+            if signed_kind == EVENT == kind:
+                self.state = (incarnation, epoch, claim, n, digest)
+            return signed_kind, epoch, n, ""
+        was_incarnation, was_epoch, was_claim, was_n, was_before = self.state
+        if kind == MARKER:
+            if not was_incarnation <= incarnation <= was_incarnation + 1:
+                return VOID, 0, 0, f"incarnation {incarnation} follows {was_incarnation}"
+            if epoch != was_epoch + 1 or n != 0:
+                return VOID, 0, 0, f"a marker of epoch {epoch} follows epoch {was_epoch}"
+            self.state = (incarnation, epoch, claim, 0, sha256(digest + was_before).digest())
+            return MARKER, epoch, 0, ""
+        if (incarnation, epoch, claim) != (was_incarnation, was_epoch, was_claim):
+            return VOID, 0, 0, f"it is of epoch {epoch}, the log's is {was_epoch}"
+        if n != was_n + 1:
+            return VOID, 0, 0, f"number {n} follows number {was_n}"
+        if before != was_before:
+            return VOID, 0, 0, "the record that it names as the one before it is another"
+        self.state = (incarnation, epoch, claim, n, digest)
+        return EVENT, epoch, n, ""
+
+
+def stamp_of(stored: bytes) -> tuple[int, int, int, bytes, int, bytes] | None:
+    """Kind, incarnation, epoch, claim, number and predecessor that a record's first header says."""
+    try:
+        (count,) = struct.unpack_from(">I", stored)
+        lengths = struct.unpack_from(f">{count}I", stored, 4)
+    except struct.error:
+        return None
+    if count < 5 or 4 + 4 * count + sum(lengths) != len(stored) or lengths[4] != STAMP.size:
+        return None
+    at = 4 + 4 * count + sum(lengths[:3])
+    if stored[at : at + lengths[3]] != b"loom":
+        return None
+    version, kind, incarnation, epoch, claim, n, i, m, before = STAMP.unpack_from(
+        stored, at + lengths[3]
+    )
+    if version != 1 or kind not in (EVENT, MARKER) or (kind == EVENT and not 1 <= i <= m):
+        return None
+    return kind, incarnation, epoch, claim, n, before
+
+
+class Record(NamedTuple):
+    """A record as it is stored."""
+
+    offset: int
+    time_ms: int
+    stored: bytes
+
+
+def records_in(path: Path) -> Iterator[Record | str]:
+    """The records of a file, then what is wrong with its end, if anything is."""
+    with path.open("rb") as file:
+        while head := file.read(FRAME.size):
+            if len(head) < FRAME.size:
+                yield "the file ends inside a record"
+                return
+            offset, time_ms, length = FRAME.unpack(head)
+            stored = file.read(length) if length <= RECORD_BYTES_MAX else b""
+            if len(stored) != length:
+                yield f"the file ends inside the record of offset {offset}"
+                return
+            yield Record(offset, time_ms, stored)
+
+
+class Log:
+    """One log of an export, and what is found wrong in it."""
+
+    def __init__(self, folder: Path, about: dict[str, int | bool]) -> None:
+        self.name = folder.name
+        self.folder = folder
+        topic, _, partition = folder.name.rpartition("-")
+        self.owner = (sha256(topic.encode()).digest(), int(partition))
+        self.first = int(about.get("first", 0))
+        """The first leaf of the exported range; it ends before leaf `end`."""
+        self.end = int(about.get("end", 0))
+        self.complete = bool(about.get("complete", True))
+        self.findings: list[Finding] = []
+        self.records = 0
+        self.witnesses: list[str] = []
+        self.span = (0, 0)
+        self.checkpoint: Checkpoint
+        self.tree: Tree
+        self.waiting: dict[int, Leaf] = {}
+        """Leaves whose record has not come yet, though later ones have."""
+        self.strangers: dict[bytes, tuple[int, bytes]] = {}
+        """Digests found where another was signed: at which offset, and what was signed there."""
+
+    def find(self, offset: int, what: str, detail: str, last: int | None = None) -> None:
+        """Note a finding; neighbours of one kind become one."""
+        last = offset if last is None else last
+        if self.findings:
+            log, first, end, kind, told = self.findings[-1]
+            if (kind, told, end + 1) == (what, detail, offset):
+                self.findings[-1] = Finding(log, first, last, what, detail)
+                return
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(Finding(self.name, offset, last, what, detail))
+
+    def verify(self, key: Key, witnesses: list[Key], need: int, kept: list[Checkpoint]) -> None:
+        """All checks, in the order in which one rests on the other."""
+        self.checkpoint = Checkpoint.read((self.folder / "checkpoint").read_text())
+        self.tree = Tree(self.folder, self.checkpoint.size)
+        if not 0 <= self.first <= self.end <= self.tree.size:
+            raise Unusable(f"{self.name}: leaves {self.first} to {self.end} of {self.tree.size}")
+        prefix = f"{key.name}/{self.name.rpartition('-')[0]}/{self.owner[1]}/"
+        leaves = self.read_tree()
+        last = self.span[1]
+        if not self.checkpoint.origin.startswith(prefix):
+            said = f"it is of {self.checkpoint.origin!r}, not of {prefix}…"
+            self.find(last, "forged checkpoint", said)
+        elif not self.checkpoint.signed(key):
+            said = f"the note of {self.checkpoint.size} leaves is not signed by {key.name}"
+            self.find(last, "forged checkpoint", said)
+        self.witnesses = [one.name for one in witnesses if self.checkpoint.signed(one)]
+        if len(self.witnesses) < need:
+            said = f"{len(self.witnesses)} of the {need} witnesses that are needed signed it"
+            self.find(last, "not witnessed", said)
+        if leaves is not None:
+            self.check_kept(key, kept)
+            self.compare(leaves)
+
+    def read_tree(self) -> Iterator[Leaf] | None:
+        """Check the leaves against the signed root; they are handed out only if they give it."""
+        tree, offset = self.tree, -1
+        for number in range(-(-tree.size // WIDTH)):
+            width = tree.width(number)
+            entries = tree.bundle(number)
+            if entries is None:
+                block = tree.block(number) if width == WIDTH else None
+                last = tree.hashes(0, number, width) if width < WIDTH else []
+                inside = self.first < (number + 1) * WIDTH and number * WIDTH < self.end
+                if inside or (block is None and len(last) != width):
+                    said = f"leaves {number * WIDTH} to {number * WIDTH + width - 1} are missing"
+                    self.find(offset + 1, "gap", said)
+                    return None
+                tree.blocks += [block] if block else []
+                tree.last = last
+                continue
+            hashes, offset = self.read_bundle(number, entries, offset)
+            if hashes is None:
+                return None
+            if width == WIDTH:
+                tree.blocks.append(tree_root(hashes))
+            else:
+                tree.last = hashes
+        if tree.root_at(tree.size) != self.checkpoint.root:
+            said = f"the {tree.size} leaves do not give the root that the checkpoint states"
+            self.find(max(offset, 0), "forged checkpoint", said)
+            return None
+        return self.leaves()
+
+    def read_bundle(
+        self, number: int, entries: list[bytes], offset: int
+    ) -> tuple[list[bytes] | None, int]:
+        """A bundle's hashes; its leaves must be this log's, in order. And the last offset."""
+        hashes = [sha256(b"\x00" + entry).digest() for entry in entries]
+        known = self.tree.hashes(0, number, self.tree.width(number))
+        for place, entry in enumerate(entries):
+            if len(entry) != LEAF.size or (known and hashes[place] != known[place]):
+                self.find(offset + 1, "flipped byte", "its leaf is not the one that was hashed")
+                return None, offset
+            leaf = Leaf._make(LEAF.unpack(entry))
+            if leaf.offset <= offset or (leaf.topic, leaf.partition) != self.owner:
+                self.find(offset + 1, "reordered", "its leaf stands out of order")
+                return None, offset
+            offset = leaf.offset
+            index = number * WIDTH + place
+            if index == self.first:
+                self.span = (offset, offset)
+            if index < self.end:
+                self.span = (self.span[0], offset)
+        if len(entries) != self.tree.width(number):
+            self.find(offset + 1, "gap", "leaves are missing at the end of a bundle")
+            return None, offset
+        return hashes, offset
+
+    def leaves(self) -> Iterator[Leaf]:
+        """The leaves of the range."""
+        for number in range(self.first // WIDTH, -(-self.end // WIDTH)):
+            entries = self.tree.bundle(number) or []
+            for index, entry in enumerate(entries, number * WIDTH):
+                if self.first <= index < self.end:
+                    yield Leaf._make(LEAF.unpack(entry))
+
+    def check_kept(self, key: Key, kept: list[Checkpoint]) -> None:
+        """Every checkpoint of this log that anybody kept must be of this same tree."""
+        files = sorted(self.folder.glob("checkpoints/*"))
+        given = [Checkpoint.read(path.read_text()) for path in files]
+        given += [one for one in kept if one.origin == self.checkpoint.origin]
+        agreed = 0
+        for one in sorted(given, key=lambda one: one.size):
+            if one.origin != self.checkpoint.origin or not one.signed(key):
+                said = f"a kept note of {one.size} leaves is not signed by {key.name}"
+                self.find(self.offset_of(one.size), "forged checkpoint", said)
+            elif one.size > self.tree.size:
+                said = f"a kept checkpoint has {one.size} leaves, this export {self.tree.size}"
+                self.find(self.span[1] + 1, "truncated log", said)
+            elif (root := self.tree.root_at(one.size)) is None:
+                said = f"its checkpoint of {one.size} leaves lies before this export's range"
+                print(f"{self.name}: not compared: {said}", file=sys.stderr)
+            elif root != one.root:
+                said = f"two histories are signed: they part between leaf {agreed} and {one.size}"
+                self.find(self.offset_of(agreed + 1), "fork", said, self.offset_of(one.size))
+            else:
+                agreed = one.size
+
+    def offset_of(self, count: int) -> int:
+        """The offset of the leaf that makes a tree this large, as far as the export knows."""
+        number, place = divmod(max(0, min(count, self.tree.size) - 1), WIDTH)
+        entries = self.tree.bundle(number)
+        return LEAF.unpack(entries[place])[4] if entries and place < len(entries) else 0
+
+    def compare(self, leaves: Iterator[Leaf]) -> None:
+        """Match each record with its leaf, and judge it by the chain's rules."""
+        chain = Chain(known=self.first == 0)
+        leaf = next(leaves, None)
+        newest = -1
+        for record in records_in(self.folder / "records"):
+            if isinstance(record, str):
+                self.find(max(newest + 1, 0), "truncated log", record)
+                break
+            if record.offset <= newest:
+                self.late(record, newest)
+                continue
+            newest = record.offset
+            while leaf is not None and leaf.offset < record.offset:
+                self.wait(leaf)
+                leaf = next(leaves, None)
+            if leaf is None or leaf.offset != record.offset:
+                self.find(record.offset, "inserted", "no record was signed at this offset")
+                continue
+            digest = self.match(leaf, record)
+            if self.complete and not (self.findings or self.strangers or self.waiting):
+                self.judge(chain, leaf, record, digest)
+            leaf = next(leaves, None)
+        first_missing = leaf
+        while leaf is not None:
+            last, leaf = leaf, next(leaves, None)
+            if leaf is None and first_missing is not None and self.complete:
+                said = "the records at the end are signed but not there"
+                self.find(first_missing.offset, "truncated log", said, last.offset)
+        self.explain()
+
+    def wait(self, leaf: Leaf) -> None:
+        """A leaf whose record did not stand at its place."""
+        if self.complete and len(self.waiting) < WAITING_MAX:
+            self.waiting[leaf.offset] = leaf
+
+    def late(self, record: Record, newest: int) -> None:
+        """A record that stands behind later ones."""
+        leaf = self.waiting.pop(record.offset, None)
+        if leaf is None:
+            self.find(record.offset, "inserted", "a second record with this offset")
+            return
+        self.match(leaf, record)
+        self.find(record.offset, "reordered", f"it stands behind offset {newest}")
+
+    def match(self, leaf: Leaf, record: Record) -> bytes:
+        """The record's bytes must have the digest in its leaf, and its time be the leaf's."""
+        self.records += 1
+        digest = sha256(record.stored).digest()
+        if digest != leaf.digest:
+            if len(self.strangers) < FINDINGS_MAX:
+                self.strangers[digest] = (leaf.offset, leaf.digest)
+        elif record.time_ms != leaf.time_ms:
+            said = f"its time is {record.time_ms}, signed was {leaf.time_ms}"
+            self.find(record.offset, "flipped byte", said)
+        return digest
+
+    def judge(self, chain: Chain, leaf: Leaf, record: Record, digest: bytes) -> None:
+        """The chain's rules must say of a record what its leaf says."""
+        if digest != leaf.digest:
+            return
+        kind, epoch, n, why = chain.admit(record.stored, digest, leaf.kind)
+        if kind != leaf.kind:
+            what = "gap" if why.startswith("number") else "chain broken"
+            said = why or f"signed as kind {leaf.kind}, by the rules it is of kind {kind}"
+            self.find(record.offset, what, f"{said}: records before it are missing or replaced")
+        elif kind != VOID and (epoch, n) != (leaf.epoch, leaf.n):
+            said = f"it says epoch {epoch}, number {n}; its leaf {leaf.epoch}, {leaf.n}"
+            self.find(record.offset, "chain broken", said)
+
+    def explain(self) -> None:
+        """Name what became of records that are changed, and of leaves without one."""
+        homes = {signed: offset for offset, signed in self.strangers.values()}
+        for digest, (offset, _) in sorted(self.strangers.items(), key=lambda item: item[1]):
+            if digest in homes:
+                said = f"it holds what was signed for offset {homes[digest]}"
+                self.find(offset, "reordered", said)
+            else:
+                self.find(offset, "flipped byte", "its bytes are not those that were signed")
+        for offset in sorted(self.waiting):
+            self.find(offset, "removed event", "it is signed, but not there")
+        self.findings.sort(key=lambda one: one.first_offset)
+
+
+def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
+    """What a C2SP `.tlog-proof` file proves; raises Unusable where it proves nothing."""
+    head, _, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if lines[0] != "c2sp.org/tlog-proof@v1" or len(lines) < 3:
+        raise Unusable("not a .tlog-proof file with its leaf as extra data")
+    entry = base64.b64decode(lines[1].removeprefix("extra "))
+    index, path = int(lines[2].removeprefix("index ")), [base64.b64decode(x) for x in lines[3:]]
+    checkpoint = Checkpoint.read(note)
+    if not checkpoint.signed(key):
+        raise Unusable(f"forged checkpoint: it is not signed by {key.name}")
+    if included(sha256(b"\x00" + entry).digest(), index, checkpoint.size, path) != checkpoint.root:
+        raise Unusable(f"the hashes do not lead from leaf {index} to the signed root")
+    leaf = Leaf._make(LEAF.unpack(entry))
+    seen = [one.name for one in witnesses if checkpoint.signed(one)]
+    kind = ("void record", "event", "epoch marker")[leaf.kind]
+    return (
+        f"proved: the {kind} at offset {leaf.offset} with digest {leaf.digest.hex()} is leaf "
+        f"{index} of {checkpoint.size} in {checkpoint.origin}; "
+        f"witnesses: {', '.join(seen) or 'none'}"
+    )
+
+
+def included(joined: bytes, index: int, size: int, path: list[bytes]) -> bytes | None:
+    """The root that an inclusion proof leads to (RFC 9162, 2.1.3.2), or None."""
+    last = size - 1
+    if not 0 <= index < size:
+        return None
+    for step in path:
+        if last == 0:
+            return None
+        if index & 1 or index == last:
+            joined = node(step, joined)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            joined = node(joined, step)
+        index, last = index >> 1, last >> 1
+    return joined if last == 0 else None
+
+
+def verify_export(folder: Path, asked: argparse.Namespace, witnesses: list[Key]) -> int:
+    """Verify every log of an export; the exit status."""
+    about = json.loads((folder / "export.json").read_text())
+    key = Key.read(asked.key or str(folder / "notary.pub"))
+    if not asked.key:
+        print(f"the key came with the export: compare it with yours: {key.name}+{key.id.hex()}")
+    kept = [Checkpoint.read(Path(name).read_text()) for name in asked.checkpoint]
+    status = 0
+    for name in sorted(about["logs"]):
+        log = Log(folder / "logs" / name, about["logs"][name])
+        log.verify(key, witnesses, asked.need, kept)
+        for finding in log.findings:
+            print(json.dumps(finding._asdict()) if asked.json else finding.text())
+        scope = "all" if log.complete else "some"
+        result = {
+            "log": name,
+            "leaves": log.tree.size,
+            "records": log.records,
+            "scope": f"{scope} records of offset {log.span[0]} to {log.span[1]}",
+            "witnesses": log.witnesses,
+            "findings": len(log.findings),
+        }
+        told = ", ".join(f"{word}: {value}" for word, value in result.items() if word != "log")
+        print(json.dumps(result) if asked.json else f"{name}: {told}")
+        status |= bool(log.findings)
+    missing = [one.origin for one in kept if not (folder / "logs" / name_of(one.origin)).is_dir()]
+    for origin in missing:
+        print(f"{origin}: removed log: a kept checkpoint is of it, this export is without it")
+    return status | bool(missing)
+
+
+def name_of(origin: str) -> str:
+    """The log's name in an export, from `<key name>/<topic>/<partition>/<incarnation>`."""
+    return "-".join(origin.split("/")[-3:-1])
+
+
+def main() -> int:
+    """Verify what the command line names."""
+    parser = argparse.ArgumentParser(description="Verify an export of a LoomOS log, offline.")
+    parser.add_argument("what", type=Path, help="the export's folder, or a .tlog-proof file")
+    parser.add_argument("--key", default="", help="the notary's public key: its line, or a file")
+    parser.add_argument("--witness", action="append", default=[], help="a witness's public key")
+    parser.add_argument("--need", type=int, default=0, help="how many of them must have signed")
+    parser.add_argument("--checkpoint", action="append", default=[], help="one you kept earlier")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    asked = parser.parse_args()
+    try:
+        witnesses = [Key.read(one) for one in asked.witness]
+        if asked.what.is_dir():
+            return verify_export(asked.what, asked, witnesses)
+        if not asked.key:
+            raise Unusable("a proof needs the notary's public key: --key")
+        print(verified_proof(asked.what.read_text(), Key.read(asked.key), witnesses))
+    except (Unusable, OSError, ValueError, KeyError, struct.error) as error:
+        print(f"cannot be verified: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
