@@ -22,9 +22,10 @@ from loom.v1 import common_pb2
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller
 
-__all__ = ["Call", "Headers", "bearer_in", "headers", "metadata_of", "new_command_id"]
+__all__ = ["MOMENT", "Call", "Headers", "bearer_in", "headers", "metadata_of", "new_command_id"]
 
 ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+MOMENT = re.compile(r"[A-Za-z0-9.:+-]{1,96}")
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 POSITIONS_MAX = 64
 BEARER_CHARACTERS_MAX = 4096
@@ -42,6 +43,8 @@ class Call:
     traceparent: str
     after: tuple[Position, ...]
     deadline_s: float | None
+    as_of: str = ""
+    """The moment as of which a query is answered; empty means now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Headers:
     traceparent: str = ""
     bearer: str = ""
     after: tuple[Position, ...] = ()
+    as_of: str = ""
 
 
 def new_command_id() -> str:
@@ -88,6 +92,7 @@ def headers(metadata: Iterable[tuple[str, str | bytes]]) -> Headers:
         traceparent=text("traceparent")[:64],
         bearer=bearer_in(text("authorization")),
         after=positions(found.get("after-bin", b"")),
+        as_of=moment(text("as-of")),
     )
 
 
@@ -100,6 +105,7 @@ KNOWN = frozenset(
         "authorization",
         "traceparent",
         "after-bin",
+        "as-of",
     )
 )
 
@@ -108,6 +114,13 @@ def checked_id(key: str, value: str) -> str:
     """The id, where it has the form that ids have."""
     if value and not ID.fullmatch(value):
         raise refused(key, f"is {shown(value)}: want 1 to 64 of A-Z a-z 0-9 . _ : -")
+    return value
+
+
+def moment(value: str) -> str:
+    """A moment, where it has a form that moments can have; what it means is `kit.cut`'s to say."""
+    if value and not MOMENT.fullmatch(value):
+        raise refused("as-of", f"is {shown(value)}: want a time, a position or an event's id")
     return value
 
 
@@ -167,6 +180,7 @@ def metadata_of(given: Headers) -> tuple[tuple[str, str | bytes], ...]:
             ("causation-id", given.causation_id),
             ("traceparent", given.traceparent),
             ("authorization", f"Bearer {given.bearer}" if given.bearer else ""),
+            ("as-of", given.as_of),
         )
         if value
     ]

@@ -20,7 +20,7 @@ from loom.decider import Position
 from loom.kit import observe, tls
 from loom.kit.call import Headers, metadata_of, new_command_id
 from loom.kit.config import Settings
-from loom.kit.errors import WRONG_OWNER, Failure, from_rpc, made_by_peer
+from loom.kit.errors import TRAVELLING, WRONG_OWNER, Failure, from_rpc, made_by_peer
 from loom.kit.routes import Route, route_of, route_to, shard_in
 from loom.kit.validate import REQUEST_BYTES_MAX
 from loom.log.clock import now_us
@@ -139,23 +139,33 @@ class Client:
         request: Message,
         *,
         after: tuple[Position, ...] = (),
+        as_of: str = "",
         correlation_id: str = "",
         bearer: str = "",
         timeout_s: float = 10.0,
     ) -> Message:
-        """The answer to a query that has seen the positions in `after`; raises Failure."""
+        """The answer to a query that has seen the positions in `after`; raises Failure.
+
+        With `as_of` it is the answer of that moment.
+        """
         given = Headers(
             correlation_id=correlation_id,
             traceparent=observe.traceparent(),
             bearer=bearer,
             after=after,
+            as_of=as_of,
         )
         return await self.call(request, given, timeout_s)
 
-    async def call(self, request: Message, given: Headers, timeout_s: float) -> Message:
-        """One unary call, tried until it is answered or its time is up."""
+    async def call(
+        self, request: Message, given: Headers, timeout_s: float, service: str = ""
+    ) -> Message:
+        """One unary call, tried until it is answered or its time is up.
+
+        `service` says who is asked where several services serve the contract.
+        """
         route = route_of(request.DESCRIPTOR)
-        key = (route.service, shard_in(request, route))
+        key = (service or route.service, shard_in(request, route))
         data, metadata = request.SerializeToString(), metadata_of(given)
         deadline = time.monotonic() + timeout_s
         pause, redirects = PAUSE_SECONDS_MIN, 0
@@ -168,6 +178,9 @@ class Client:
                     self.learn(key, failure.details.get("address", ""))
                     if key in self.owners:
                         continue
+                elif failure.reason == TRAVELLING:
+                    # It goes on without us; whoever asked wants to hear how far it is.
+                    raise
                 elif failure.code != "UNAVAILABLE" and failure.reason != WRONG_OWNER:
                     if failure.code == "DEADLINE_EXCEEDED":
                         # A stopped owner never says that another took over.
@@ -198,9 +211,9 @@ class Client:
         rest = breaker.rest(now)
         if rest > 0:
             if now + rest >= deadline:
-                raise Failure("UNAVAILABLE", f"{route.service} at {address} does not answer")
+                raise Failure("UNAVAILABLE", f"{key[0]} at {address} does not answer")
             await asyncio.sleep(rest)
-        line = self.line(route.service, address)
+        line = self.line(key[0], address)
         left = max(0.001, deadline - time.monotonic())
         try:
             answer = await line.unary(route.path)(data, metadata=metadata, timeout=left)

@@ -50,6 +50,8 @@ class Service:
     hears: tuple[Hears, ...] = ()
     follows: tuple[str, ...] = ()
     """Further topics whose events `project` gets; a table has one source topic."""
+    timeless: tuple[str, ...] = ()
+    """Queries that no table answers: they are refused as of a moment."""
     background: Callable[[Any], Coroutine[Any, Any, None]] | None = None
     """A loop of its own beside the kit's, for the few services that have one; gets the shell."""
 

@@ -23,7 +23,7 @@ from loom.log.judge import START, Base, Kind
 from loom.log.reader import Judged, Reader
 from loom.log.topics import Bus
 
-__all__ = ["Cut", "Edge", "Edges", "Reach", "moment_of"]
+__all__ = ["Cut", "Edge", "Edges", "Reach", "TooMuch", "moment_of"]
 
 EVENT_ID = re.compile(r"[0-9a-f]{32}\.[0-9]{1,6}")
 POSITION = re.compile(r"(loomos\.[a-z-]{1,64}):([0-9]{1,5}):([0-9]{1,18})(?::([0-9]{1,9}))?")
@@ -38,6 +38,8 @@ WANTED = (
 
 def moment_of(text: str, field: str) -> int | str | Position:
     """A moment as callers write it: a time, an event's id, or a position; or Failure."""
+    if text == "now":
+        return now_us()
     if MICROSECONDS.fullmatch(text):
         return past(int(text), text, field)
     if EVENT_ID.fullmatch(text):
@@ -62,6 +64,10 @@ def past(at_us: int, text: str, field: str) -> int:
         told = f"{field} is {shown(text)}: want a time between 1970 and now"
         raise Failure("INVALID_ARGUMENT", told, field)
     return at_us
+
+
+class TooMuch(Exception):
+    """A cut holds more events than may be replayed for one question."""
 
 
 class Reach(NamedTuple):
@@ -105,12 +111,15 @@ class Waypoint(NamedTuple):
     events: int
 
 
+BEGINNING = Waypoint(0, START, 0)
+
+
 @dataclass(slots=True)
 class Edge:
     """One partition's end at a time, found record by record."""
 
     until_us: int
-    last: Waypoint = Waypoint(0, START, 0)
+    last: Waypoint = BEGINNING
     passed: bool = False
     """True once an event later than the time was seen: nothing comes before it any more."""
     waypoints: list[Waypoint] = field(default_factory=list)
@@ -142,19 +151,26 @@ class Edges:
         self._topics = tuple(sorted(topics))
         self._waypoints: dict[tuple[str, int], list[Waypoint]] = {}
 
-    async def cut(self, until_us: int, progress: Callable[[int], None]) -> Cut:
-        """Where a time cuts every partition; raises LogAway or LogDiverged."""
-        reaches = []
+    async def cut(self, until_us: int, progress: Callable[[int], None], events_max: int) -> Cut:
+        """Where a time cuts every partition; raises TooMuch, LogAway or LogDiverged."""
+        reaches: list[Reach] = []
         final = True
         for topic in self._topics:
             for partition in range(self._bus.partitions):
-                edge = await self._edge(topic, partition, until_us, progress)
+                edge = await self._edge(topic, partition, until_us, progress, events_max)
                 reaches.append(Reach(topic, partition, edge.last.base, edge.last.events))
                 final &= edge.passed
+                if sum(reach.events for reach in reaches) > events_max:
+                    raise TooMuch
         return Cut(tuple(reaches), final)
 
     async def _edge(
-        self, topic: str, partition: int, until_us: int, progress: Callable[[int], None]
+        self,
+        topic: str,
+        partition: int,
+        until_us: int,
+        progress: Callable[[int], None],
+        events_max: int,
     ) -> Edge:
         known = self._waypoints.setdefault((topic, partition), [])
         place = bisect_right([one.at_us for one in known], until_us)
@@ -168,6 +184,8 @@ class Edges:
             while reader.next_offset < end and not edge.passed:
                 records = await reader.batch()
                 edge.take(records)
+                if edge.last.events > events_max:
+                    raise TooMuch
                 progress(len(records))
         finally:
             await reader.stop()

@@ -20,6 +20,7 @@ from loom.decider import Rejected
 
 __all__ = [
     "HTTP_STATUS",
+    "TRAVELLING",
     "WRONG_OWNER",
     "Failure",
     "Violation",
@@ -35,6 +36,9 @@ __all__ = [
 
 WRONG_OWNER = "WRONG_OWNER"
 """ErrorInfo reason of a refusal by an instance that does not own the shard; carries `address`."""
+
+TRAVELLING = "TRAVELLING"
+"""ErrorInfo reason while tables of a moment are being made; carries `done` and `of`, in events."""
 
 DOMAIN = "loomos"
 DETAILS = "grpc-status-details-bin"

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,13 +106,17 @@ class Served:
 
 
 async def serve(
-    contract: ModuleType, doors: Doors, settings: Settings, authenticate: Authenticate
+    contract: ModuleType,
+    doors: Doors,
+    settings: Settings,
+    authenticate: Authenticate,
+    *beside: ModuleType,
 ) -> Served:
     """Open the door at `settings.listen`; raises InvalidSetting where it cannot be opened."""
     server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE_MAX)
     door = Door(doors, authenticate)
     by_service: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
-    for route in routes_of(contract):
+    for route in chain.from_iterable(map(routes_of, (contract, *beside))):
         name = route.path.split("/")[1]
         by_service.setdefault(name, {})[route.method] = door.handler(route)
     for name, handlers in by_service.items():
@@ -267,7 +272,10 @@ def spiffe_of(context: grpc.aio.ServicerContext) -> str:
 
 
 def completed(route: Route, given: Headers) -> Headers:
-    """The headers with the ids that the caller did not give."""
+    """The headers with the ids that the caller did not give; raises Failure."""
+    if given.as_of and not (route.query and route.unary):
+        told = f"{route.method} is no query of a read model: leave the metadata as-of out"
+        raise Failure("INVALID_ARGUMENT", told, "as_of")
     command_id = given.command_id or ("" if route.query else new_command_id())
     return replace(
         given,
@@ -288,6 +296,7 @@ def call_of(caller: "Caller", given: Headers, context: grpc.aio.ServicerContext)
         traceparent=observe.traceparent(),
         after=given.after,
         deadline_s=context.time_remaining(),
+        as_of=given.as_of,
     )
 
 

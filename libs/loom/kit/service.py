@@ -21,7 +21,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from loom.decider import Position, Recorded, Rejected, partition_shard
-from loom.kit import observe
+from loom.kit import erasures, observe
 from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
 from loom.kit.config import Settings
@@ -33,11 +33,15 @@ from loom.kit.ownership import Ownership
 from loom.kit.reactor import derived_id
 from loom.kit.routes import Route, route_of, routes_of, shard_in
 from loom.kit.rpc import Call, new_command_id, serve
+from loom.kit.sealing import Sealing
+from loom.kit.travel import Travels
 from loom.log.clock import now_us
 from loom.log.judge import START, Base
 from loom.log.reader import follow
 from loom.log.topics import DECIDING, partition_of
+from loom.personal import has_any, organisation_of
 from loom.store import Connection, Store
+from loom.v1 import travel_pb2
 
 __all__ = ["Hears", "Service", "Shell", "run"]
 
@@ -59,12 +63,21 @@ class Shell:
         self.address = settings.listen
         self.owner = ""
         self.ownership = Ownership(self)
+        self.sealing = Sealing(settings)
+        self.travels = Travels(service, settings, self.store, self.client)
         self._routes = {route.method: route for route in routes_of(service.contract)}
 
     @asynccontextmanager
     async def db(self) -> AsyncIterator[Connection]:
         """A connection to the service's own read models."""
         async with self.store.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def past(self, as_of: str, caller: Caller, action: str) -> AsyncIterator[Connection]:
+        """A connection to the read models as of a moment; to those of now where it is empty."""
+        opened = self.travels.db(as_of, caller, action) if as_of else self.db()
+        async with opened as connection:
             yield connection
 
     async def resolve(self, service: str, shard: str) -> str:
@@ -95,7 +108,8 @@ class Shell:
         if call is None:
             return await self.tell_as_self(request, **given)
         route = route_of(request.DESCRIPTOR)
-        digest = digest_of(request)
+        organisation = organisation_of(shard_in(request, route) or call.caller.organisation_id)
+        digest = await self.sealing.prepare(request, organisation, digest_of(request))
         if self.service.door is not None and hasattr(self.service.door, "prepare"):
             request = await self.service.door.prepare(request, call.caller, self)
         clear_secrets(request)
@@ -103,20 +117,27 @@ class Shell:
         if route.response.DESCRIPTOR.full_name == "loom.v1.Receipt":
             return receipt
         assert self.service.door is not None
-        return await self.service.door.answer(request, receipt, call.caller, self)
+        answer = await self.service.door.answer(request, receipt, call.caller, self)
+        return await self.sealing.open(answer, call.caller)
 
     async def refuse(self, route: Route, data: bytes, failure: Failure, call: Call) -> None:
         """Record an invalid command of a known caller on a partition of this instance."""
         commanders = [one for one in self.ownership.commanders.values() if one.serving.is_set()]
         if not call.caller.principal or not commanders:
             return
+        digest = hashlib.sha256(data).digest()
+        if has_any(described(route.request)):
+            # It was not read, so nothing says whose it is: neither words nor digest may tell.
+            message = f"the command breaks the contract at {failure.field or 'no one field'}"
+            failure = Failure(failure.code, message, failure.field)
+            digest = self.sealing.digest(call.caller.organisation_id, "", data)
         entry = Entry(
             request=route.request(),
             caller=call.caller,
             shard=partition_shard(commanders[0].partition),
             action=route.method,
             command_id=call.command_id,
-            digest=hashlib.sha256(data).digest(),
+            digest=digest,
             issued_at_us=min(call.issued_at_us, now_us()),
             correlation_id=call.correlation_id,
             causation_id=call.causation_id,
@@ -131,9 +152,15 @@ class Shell:
         """Answer a query from the read models, after they have reached `call.after`."""
         await self._await_positions(call.after)
         self._allowed(call.caller, method)
+        if isinstance(request, travel_pb2.ListChangesRequest):
+            return await self.travels.changes(request)
+        if call.as_of and method in self.service.timeless:
+            told = f"{method} answers of now only: leave as_of out"
+            raise Failure("INVALID_ARGUMENT", told, "as_of")
         query = getattr(self.service.query, snake(method))
-        async with self.db() as connection:
-            return await query(request, call.caller, connection)
+        async with self.past(call.as_of, call.caller, method) as connection:
+            answer = await query(request, call.caller, connection)
+        return await self.sealing.open(answer, call.caller)
 
     async def stream(
         self, method: str, requests: AsyncIterator[Message], call: Call
@@ -262,7 +289,11 @@ async def run(service: Service, settings: Settings) -> None:
     await shell.store.open()
     await shell.store.prepare(service.schema)
     await shell.authorizer.start()
-    served = await serve(service.contract, shell, settings, shell.authorizer.authenticate)
+    if seals(service):
+        await erasures.replay(shell.sealing)
+    served = await serve(
+        service.contract, shell, settings, shell.authorizer.authenticate, travel_pb2
+    )
     await served.ready(False)
     shell.address = served.address
     shell.owner = f"{service.name}@{served.address}"
@@ -270,6 +301,7 @@ async def run(service: Service, settings: Settings) -> None:
         stack.push_async_callback(shell.store.close)
         stack.push_async_callback(shell.authorizer.stop)
         stack.push_async_callback(shell.client.close)
+        stack.push_async_callback(shell.travels.stop)
         stack.push_async_callback(served.stop)
         await stack.enter_async_context(observe.MetricsDoor(settings))
         async with asyncio.TaskGroup() as tasks:
@@ -278,6 +310,7 @@ async def run(service: Service, settings: Settings) -> None:
                 for partition in range(settings.partitions)
             ]
             loops.append(tasks.create_task(shell.authorizer.run()))
+            loops.append(tasks.create_task(shell.travels.tidy()))
             if service.background is not None:
                 loops.append(tasks.create_task(service.background(shell)))
             await shell.ownership.serving()
@@ -288,6 +321,12 @@ async def run(service: Service, settings: Settings) -> None:
             for loop in loops:
                 loop.cancel()
         await shell.ownership.release()
+
+
+def seals(service: Service) -> bool:
+    """Whether the service meets what is sealed: by its contract, or because it erases."""
+    messages = service.contract.DESCRIPTOR.message_types_by_name.values()
+    return service.name == "loomdb" or any(has_any(message) for message in messages)
 
 
 def snake(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from loom.kit.call import MOMENT
 from loom.kit.descriptors import described, inside, is_map, rules_of
 from loomos.gateway.transcode import VARIABLE, Binding
 
@@ -38,6 +39,15 @@ WELL_KNOWN: dict[str, dict[str, Any]] = {
     "google.protobuf.Value": {},
     "google.protobuf.Any": {"type": "object"},
     "google.protobuf.Empty": {"type": "object"},
+}
+AS_OF = {
+    "name": "as_of",
+    "in": "query",
+    "schema": {"type": "string", "pattern": f"^{MOMENT.pattern}$"},
+    "description": "The moment as of which to answer: a time such as 2026-11-22T10:00:00Z or "
+    "microseconds since 1970, a position `topic:partition:offset`, or an event's id. Rights are "
+    "today's. While the tables of that moment are being made the answer is 503 with the reason "
+    "TRAVELLING: ask again.",
 }
 PROBLEM = {
     "type": "object",
@@ -197,6 +207,8 @@ class Schemas:
                     "X-Loomos-Position: `topic:partition:offset:incarnation`, joined by commas.",
                 }
             )
+            if "as_of" not in descriptor.fields_by_name:
+                found.append(AS_OF)
         if not binding.route.query:
             found.append(
                 {

@@ -22,7 +22,7 @@ from starlette.types import Message as Event
 
 from loom.decider import Position
 from loom.kit import observe
-from loom.kit.call import ID, new_command_id
+from loom.kit.call import ID, MOMENT, new_command_id
 from loom.kit.client import Client
 from loom.kit.descriptors import described
 from loom.kit.errors import Failure, Violation, failure_of, problem, shown
@@ -109,6 +109,7 @@ class Rest:
                 raise Failure("UNAUTHENTICATED", "send Authorization: Bearer … or X-API-Key")
             self.strangers.take(address)
         after, query = positions_in(request, binding)
+        as_of, query = moment_in(query, binding)
         message = request_of(binding, request.path_params, query, await body_of(request))
         if binding.route.anonymous and not binding.route.query:
             # Who logs in or joins is not yet anyone: an old token must not speak for him.
@@ -119,6 +120,7 @@ class Rest:
             answer = await self.client.ask(
                 message,
                 after=after,
+                as_of=as_of,
                 bearer=bearer,
                 correlation_id=correlation_id,
                 timeout_s=CALL_SECONDS_MAX,
@@ -243,6 +245,18 @@ def positions_in(
         topic, partition, offset, incarnation = form.groups(default="0")
         found.append(Position(topic, int(partition), int(offset), int(incarnation)))
     return tuple(found), query
+
+
+def moment_in(query: list[tuple[str, str]], binding: Binding) -> tuple[str, list[tuple[str, str]]]:
+    """The moment as of which a query is answered, and the rest; requests may have the field."""
+    route = binding.route
+    if not route.query or route.streams_out or "as_of" in described(route.request).fields_by_name:
+        return "", query
+    given = [value for name, value in query if name == "as_of"]
+    if len(given) > 1 or not all(MOMENT.fullmatch(value) for value in given):
+        why = f"is {shown(', '.join(given))}: want one time, position or event's id"
+        raise Failure("INVALID_ARGUMENT", f"as_of {why}", violations=[Violation("as_of", why)])
+    return "".join(given), [(name, value) for name, value in query if name != "as_of"]
 
 
 async def body_of(request: Request) -> bytes:

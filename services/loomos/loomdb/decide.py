@@ -26,6 +26,8 @@ def decide(command: Message, state: Trail, context: Context) -> list[Message]:
             pb.GetEventRequest()
             | pb.ListEventsRequest()
             | pb.GetStoryRequest()
+            | pb.WalkCausesRequest()
+            | pb.CompareMomentsRequest()
             | pb.GetProofRequest()
             | pb.GetCheckpointRequest()
             | pb.CheckConsistencyRequest()

@@ -5,7 +5,7 @@ from importlib.resources import files
 from loom.kit.contract import Service
 from loom.log.topics import DECIDING
 from loom.v1 import loomdb_pb2
-from loomos.loomdb import door
+from loomos.loomdb import door, query
 from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.evolve import evolve
 from loomos.loomdb.project import project
@@ -22,6 +22,7 @@ SERVICE = Service(
     resource=resource,
     evolve=evolve,
     project=project,
+    query=query,
     schema=files("loomos.loomdb").joinpath("schema.sql").read_text(),
     door=door,
     background=notarise,

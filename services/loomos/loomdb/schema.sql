@@ -21,6 +21,7 @@ CREATE TABLE audit_events (
 );
 CREATE INDEX ON audit_events (event_id);
 CREATE INDEX ON audit_events (correlation_id);
+CREATE INDEX ON audit_events (causation_id);
 CREATE INDEX ON audit_events (stream, version);
 CREATE INDEX ON audit_events (actor, at_us);
 CREATE INDEX ON audit_events (type text_pattern_ops, at_us);

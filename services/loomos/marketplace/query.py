@@ -1,10 +1,10 @@
 """Answers the marketplace's queries from its own tables; foreign ids like unknown ones."""
 
-import time
 from typing import Any
 
 from loom.decider import Code, Rejected, Resource
 from loom.kit.caller import Caller
+from loom.kit.scratch import asked_at_us
 from loom.store import Connection
 from loom.v1 import marketplace_pb2 as pb
 from loomos.marketplace.prices import LIST, LIST_VERSION, cost_lines, total
@@ -14,12 +14,6 @@ __all__ = ["estimate_cost", "get_budget", "get_job_cost", "list_prices", "list_u
 
 PAGE = 100
 VISIBLE = "(%(all)s OR project_id = ANY(%(projects)s))"
-
-
-def visible(caller: Caller, action: str) -> dict[str, Any]:
-    """The parameters of VISIBLE."""
-    scope = caller.scope(action)
-    return {"all": scope.all, "projects": scope.projects}
 
 
 async def agreed(db: Connection, organisation_id: str) -> list[dict[str, Any]]:
@@ -78,7 +72,7 @@ async def get_job_cost(request: pb.GetJobCostRequest, caller: Caller, db: Connec
     cursor = await db.execute(
         f"SELECT recorded, event_id FROM usage WHERE job_id = %(job)s AND {VISIBLE} "  # noqa: S608
         "ORDER BY run",
-        {"job": request.job_id, **visible(caller, "GetJobCost")},
+        {"job": request.job_id, **caller.scope("GetJobCost")._asdict()},
     )
     runs = [usage(row) for row in await cursor.fetchall()]
     return pb.JobCost(
@@ -100,7 +94,7 @@ async def list_usage(request: pb.ListUsageRequest, caller: Caller, db: Connectio
             "project": request.project_id,
             "before": int(request.cursor or 0),
             "limit": limit,
-            **visible(caller, "ListUsage"),
+            **caller.scope("ListUsage")._asdict(),
         },
     )
     rows = await cursor.fetchall()
@@ -112,7 +106,7 @@ async def get_budget(request: pb.GetBudgetRequest, caller: Caller, db: Connectio
     """A project's budget, and what it has spent this month."""
     if not caller.may("GetBudget", Resource("project", request.project_id)).allowed:
         raise Rejected(Code.NOT_FOUND, f"no project {request.project_id!r}", "project_id")
-    month = month_of(time.time_ns() // 1000)
+    month = month_of(await asked_at_us(db))
     cursor = await db.execute(
         "SELECT (SELECT monthly_micro_dollars FROM budgets WHERE project_id = %(project)s) "
         "AS monthly, (SELECT coalesce(sum(micro_dollars), 0) FROM usage "

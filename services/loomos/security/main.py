@@ -22,6 +22,7 @@ SERVICE = Service(
     evolve=evolve,
     project=project,
     query=query,
+    timeless=("ExplainAccess",),
     effect=effect,
     door=door,
     schema=(Path(__file__).parent / "schema.sql").read_text(),

@@ -25,12 +25,13 @@ CREATE TABLE users (
     UNIQUE (organisation_id, user_name)
 );
 
--- Read by the door alone: no query answers from it.
+-- Read by the door alone: no query answers from it, and no comparison of two moments shows it.
 CREATE TABLE passwords (
     user_id text PRIMARY KEY,
     password_hash text NOT NULL,
     password_version integer NOT NULL
 );
+COMMENT ON TABLE passwords IS 'private';
 
 CREATE TABLE role_grants (
     user_id text NOT NULL,
