@@ -14,19 +14,13 @@ PAGE = 100
 VISIBLE = "(%(all)s OR c.project_id = ANY(%(projects)s))"
 
 
-def visible(caller: Caller, action: str) -> dict[str, Any]:
-    """The parameters of VISIBLE."""
-    scope = caller.scope(action)
-    return {"all": scope.all, "projects": scope.projects}
-
-
 async def get_checkpoint_info(
     request: pb.GetCheckpointInfoRequest, caller: Caller, db: Connection
 ) -> pb.CheckpointInfo:
     """One checkpoint."""
     cursor = await db.execute(
         f"SELECT * FROM checkpoints c WHERE checkpoint_id = %(id)s AND {VISIBLE}",  # noqa: S608
-        {"id": request.checkpoint_id, **visible(caller, "GetCheckpointInfo")},
+        {"id": request.checkpoint_id, **caller.scope("GetCheckpointInfo")._asdict()},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -59,7 +53,7 @@ async def list_checkpoints(
             "before_us": int(before_us or 0),
             "before_id": before_id,
             "limit": limit,
-            **visible(caller, "ListCheckpoints"),
+            **caller.scope("ListCheckpoints")._asdict(),
         },
     )
     rows = await cursor.fetchall()
@@ -86,7 +80,7 @@ async def get_best_checkpoint(
             "job": request.job_id,
             "metric": request.metric,
             "usable": sorted(state.USABLE),
-            **visible(caller, "GetBestCheckpoint"),
+            **caller.scope("GetBestCheckpoint")._asdict(),
         },
     )
     row = await cursor.fetchone()

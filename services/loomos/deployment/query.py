@@ -14,19 +14,13 @@ PAGE = 50
 VISIBLE = "(%(all)s OR project_id = ANY(%(projects)s))"
 
 
-def visible(caller: Caller, action: str) -> dict[str, Any]:
-    """The parameters of VISIBLE."""
-    scope = caller.scope(action)
-    return {"all": scope.all, "projects": scope.projects}
-
-
 async def get_model(
     request: pb.GetModelRequest, caller: Caller, db: psycopg.AsyncConnection
 ) -> pb.Model:
     """One model."""
     cursor = await db.execute(
         f"SELECT * FROM models WHERE model_id = %(id)s AND {VISIBLE}",  # noqa: S608
-        {"id": request.model_id, **visible(caller, "GetModel")},
+        {"id": request.model_id, **caller.scope("GetModel")._asdict()},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -48,7 +42,7 @@ async def list_models(
             "project": request.project_id,
             "limit": request.limit or PAGE,
             "offset": request.offset,
-            **visible(caller, "ListModels"),
+            **caller.scope("ListModels")._asdict(),
         },
     )
     return pb.ListModelsResponse(models=[model(row) for row in await cursor.fetchall()])
@@ -66,7 +60,7 @@ async def get_model_version(
         {
             "id": request.model_id,
             "version": request.version,
-            **visible(caller, "GetModelVersion"),
+            **caller.scope("GetModelVersion")._asdict(),
         },
     )
     row: Any = await cursor.fetchone()
@@ -97,7 +91,7 @@ async def get_deployment(
     """One deployment."""
     cursor = await db.execute(
         f"SELECT * FROM deployments WHERE deployment_id = %(id)s AND {VISIBLE}",  # noqa: S608
-        {"id": request.deployment_id, **visible(caller, "GetDeployment")},
+        {"id": request.deployment_id, **caller.scope("GetDeployment")._asdict()},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -123,7 +117,7 @@ async def list_deployments(
             "status": request.status,
             "limit": request.limit or PAGE,
             "offset": request.offset,
-            **visible(caller, "ListDeployments"),
+            **caller.scope("ListDeployments")._asdict(),
         },
     )
     rows = await cursor.fetchall()

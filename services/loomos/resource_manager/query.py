@@ -32,16 +32,6 @@ FROM nodes LEFT JOIN (
 """
 
 
-def visible(caller: Caller, action: str) -> dict[str, Any]:
-    """The parameters of VISIBLE."""
-    scope = caller.scope(action)
-    return {
-        "all": scope.all,
-        "projects": list(scope.projects),
-        "organisations": list(scope.organisations),
-    }
-
-
 async def get_node(
     request: pb.GetNodeRequest, caller: Caller, db: psycopg.AsyncConnection[Any]
 ) -> pb.Node:
@@ -89,7 +79,7 @@ async def gpu_entries(
         WHERE gpus.present AND (%(node)s = '' OR gpus.node_id = %(node)s)
         ORDER BY nodes.hostname, gpus.gpu_index, gpus.gpu_uuid
         """,  # noqa: S608
-        {"node": node_id, **visible(caller, action)},
+        {"node": node_id, **caller.scope(action)._asdict()},
     )
     return [
         pb.GpuEntry(
@@ -121,7 +111,7 @@ async def list_allocations(
             "node": request.node_id,
             "released": request.include_released,
             "limit": request.page_size or PAGE,
-            **visible(caller, "ListAllocations"),
+            **caller.scope("ListAllocations")._asdict(),
         },
     )
     return pb.AllocationList(allocations=[allocation_of(row) for row in await cursor.fetchall()])

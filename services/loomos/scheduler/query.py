@@ -22,23 +22,13 @@ WAITING = "status IN (1, 2, 8, 12)"
 IN_ORDER = "ORDER BY priority DESC, submitted_at_us, job_id"
 
 
-def visible(caller: Caller, action: str) -> dict[str, Any]:
-    """The parameters of VISIBLE."""
-    scope = caller.scope(action)
-    return {
-        "all": scope.all,
-        "projects": list(scope.projects),
-        "organisations": list(scope.organisations),
-    }
-
-
 async def job_row(
     job_id: str, caller: Caller, action: str, db: psycopg.AsyncConnection[Any]
 ) -> dict[str, Any]:
     """The row of a job that the caller may see, or Rejected."""
     cursor = await db.execute(
         f"SELECT * FROM jobs WHERE job_id = %(id)s AND {VISIBLE}",  # noqa: S608
-        {"id": job_id, **visible(caller, action)},
+        {"id": job_id, **caller.scope(action)._asdict()},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -97,7 +87,7 @@ async def list_jobs(
             "before_us": before_us,
             "before_id": before_id,
             "limit": limit + 1,
-            **visible(caller, "ListJobs"),
+            **caller.scope("ListJobs")._asdict(),
         },
     )
     rows = await cursor.fetchall()
@@ -131,7 +121,7 @@ async def get_queue(
         SELECT *, {VISIBLE} AS visible, count(*) OVER () AS waiting
         FROM jobs WHERE {WAITING} {IN_ORDER} LIMIT %(limit)s
         """,  # noqa: S608
-        {"limit": request.page_size or PAGE, **visible(caller, "GetQueue")},
+        {"limit": request.page_size or PAGE, **caller.scope("GetQueue")._asdict()},
     )
     rows = await cursor.fetchall()
     return pb.Queue(

@@ -13,7 +13,7 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
 from loom.v1 import resource_manager_pb2 as pb
-from loomos.resource_manager.query import VISIBLE, visible
+from loomos.resource_manager.query import VISIBLE
 from loomos.resource_manager.stream.sessions import SESSIONS, Session
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def follow_job_logs(
             {
                 "job": request.job_id,
                 "run": request.run,
-                **visible(caller, "FollowJobLogs"),
+                **caller.scope("FollowJobLogs")._asdict(),
             },
         )
         row = await cursor.fetchone()
