@@ -46,8 +46,8 @@ class Place(NamedTuple):
     """The message, or the part of it, whose field it is."""
     field: str
     path: str
-    """E.g. `user_name` or `parts[2].note`; the payload of an event that has an id of its own has
-    none, for it may stand in several messages."""
+    """E.g. `parts[2].note`; a field of content that goes from event to event has its name alone, a
+    JSON payload none."""
     id: str
     """The id that goes with the content; empty: that of the record it stands in."""
     subject: str
@@ -116,7 +116,9 @@ def places(message: Message, prefix: str = "") -> Iterator[Place]:
         subject = str(getattr(message, mark.subject)) if mark.subject else ""
         listed = tuple(getattr(message, mark.paths)) if mark.paths else None
         own = str(getattr(message, mark.id)) if mark.id else ""
-        path = "" if own else prefix + mark.field
+        path = prefix + mark.field
+        if own:
+            path = "" if mark.paths else mark.field
         yield Place(message, mark.field, path, own, subject, listed)
     for field in inner(message.DESCRIPTOR):
         value = getattr(message, field.name)

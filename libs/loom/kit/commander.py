@@ -31,6 +31,7 @@ from loom.kit.entries import (
     unknown_outcome,
 )
 from loom.kit.errors import Failure
+from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot
 from loom.log.clock import now_us
 from loom.log.judge import START, Kind
@@ -62,8 +63,9 @@ class Commander:
         authorizer: Authorizer,
         owner: str,
         store: Store | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
-        """Without a store no snapshot is taken or used."""
+        """Without a store no snapshot is taken or used; without sealing nothing personal decided."""
         self.service = service
         self.partition = partition
         self.owner = owner
@@ -74,6 +76,7 @@ class Commander:
         self._snapshot_offset = 0
         self._bus = bus
         self._store = store
+        self._sealing = sealing
         self._authorizer = authorizer
         self._queue: deque[Entry] = deque()
         self._wake = asyncio.Event()
@@ -115,7 +118,8 @@ class Commander:
         return await entry.answer
 
     async def _serve(self) -> None:
-        desk = Desk(self.service, self._bus, self.partition, await self._load())
+        known = await self._load()
+        desk = Desk(self.service, self._bus, self.partition, known, self._sealing)
         writer = Writer(self._bus, self.service.topic, self.partition, self.owner, desk.base)
         self.desk, self.writer, self._snapshot_offset = desk, writer, desk.base.offset
         try:

@@ -6,8 +6,8 @@
    twin was read back.
 3. A command whose decision read state leaves at least one record. Refusals are events too; what one
    caller may leave of them is limited, and beyond it he is told so instead of the verdict.
-4. Encoded and size-checked before `evolve`. What leaves no event of the service's own founds no
-   shard, so live and refolded states are the same.
+4. Sealed, encoded and size-checked before `evolve`. What leaves no event of the service's own
+   founds no shard, so live and refolded states are the same.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from loom.kit.entries import (
 )
 from loom.kit.errors import Failure, failure_of
 from loom.kit.folder import SHELL_EVENTS
+from loom.kit.sealing import Sealing, masked
 from loom.kit.snapshot import Snapshot, unfold
 from loom.log import envelope
 from loom.log.clock import Clock, now_us
@@ -38,6 +39,7 @@ from loom.log.envelope import Draft, Origin, token_of
 from loom.log.judge import START
 from loom.log.topics import Bus
 from loom.log.writer import COMMAND_BYTES_MAX, Doubt, Settle
+from loom.personal import has_any
 from loom.v1 import common_pb2
 
 __all__ = ["Decided", "Desk"]
@@ -52,9 +54,15 @@ class Desk:
     """What one claim on one partition knows."""
 
     def __init__(
-        self, service: Service, bus: Bus, partition: int, known: Snapshot | None = None
+        self,
+        service: Service,
+        bus: Bus,
+        partition: int,
+        known: Snapshot | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         self.service = service
+        self.sealing = sealing
         self.partition = partition
         self.folder = unfold(service, bus, partition, known)
         self.answers = Answers()
@@ -100,6 +108,7 @@ class Desk:
         founded = entry.shard not in self.folder.states
         try:
             events, refused = self._events(entry, at_us)
+            self._seal(events, entry.shard, token)
         except Failure:
             if founded:
                 self.folder.states.pop(entry.shard, None)
@@ -195,7 +204,7 @@ class Desk:
                 shard_id=shell_stream(shard),
                 command_type=request.DESCRIPTOR.full_name,
                 code=refusal.code,
-                message=refusal.message[:1000],
+                message=masked(refusal.message, request)[:1000],
                 field=refusal.field,
                 subject=subject_of(request),
             )
@@ -212,6 +221,14 @@ class Desk:
                 )
             )
         return events, False
+
+    def _seal(self, events: list[Message], shard: str, token: str) -> None:
+        """What is personal becomes ciphertext before anything else sees it."""
+        if not any(has_any(event.DESCRIPTOR) for event in events):
+            return
+        if self.sealing is None:
+            raise Failure("UNAVAILABLE", "this process has no keys to seal personal content with")
+        self.sealing.seal(events, shard, token)
 
     def _authorise(self, entry: Entry, state: Any) -> None:
         if isinstance(entry.request, common_pb2.TickRequest):

@@ -69,7 +69,13 @@ class Ownership:
     async def _loops(self, partition: int) -> None:
         shell, service = self._shell, self._shell.service
         commander = Commander(
-            service, shell.settings, partition, shell.authorizer, shell.owner, shell.store
+            service,
+            shell.settings,
+            partition,
+            shell.authorizer,
+            shell.owner,
+            shell.store,
+            shell.sealing,
         )
         self.commanders[partition] = commander
         try:

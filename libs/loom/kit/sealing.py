@@ -11,16 +11,16 @@ its key (ADR 0016).
 
 import asyncio
 import copy
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
 from loom import personal
 from loom.kit.caller import Caller
@@ -29,9 +29,9 @@ from loom.kit.errors import Failure
 from loom.log import catalogue, providers
 from loom.log.keyring import Keyring
 from loom.log.keystore import Directory, Unusable
-from loom.log.seal import Algorithm, Spot, Unreadable, seal, unseal
+from loom.log.seal import Algorithm, DataKey, Spot, Unreadable, seal, unseal
 
-__all__ = ["ERASED", "HIDDEN", "Sealing"]
+__all__ = ["ERASED", "HIDDEN", "Sealing", "masked"]
 
 ERASED = "[erased]"
 """Stands where the key is gone, for everybody and for ever."""
@@ -39,6 +39,8 @@ HIDDEN = "[sealed]"
 """Stands where the caller may not read what is sealed."""
 MASKED = "[personal]"
 READ = "ReadPersonal"
+May = Callable[[DataKey], bool]
+"""Whether what a key sealed may be shown."""
 ALGORITHMS = {"aes-256-gcm": Algorithm.AES_256_GCM, "chacha20": Algorithm.CHACHA20_POLY1305}
 
 
@@ -61,39 +63,28 @@ class Sealing:
         name = environ.get("LOOMOS_SEAL", "aes-256-gcm")
         if name not in ALGORITHMS:
             raise Unusable(f"LOOMOS_SEAL is {name!r}: want one of {', '.join(sorted(ALGORITHMS))}")
-        provider = providers.named(
-            environ.get("LOOMOS_KEY_PROVIDER", "file"), environ, self.folder
-        )
+        provider = providers.named(environ.get("LOOMOS_KEY_PROVIDER", "file"), environ, self.folder)
         return Keyring(Directory(self.folder / "data"), provider, ALGORITHMS[name])
 
     async def prepare(self, request: Message, organisation: str, digest: bytes) -> bytes:
         """Have the keys of a command's subjects at hand; its digest, keyed where it is personal."""
         if not personal.has_any(request.DESCRIPTOR):
             return digest
-        return await asyncio.to_thread(self._prepared, request, organisation, digest)
-
-    def _prepared(self, request: Message, organisation: str, digest: bytes) -> bytes:
+        # What names no subject of its own must not outlive an erasure either.
+        subjects = {place.subject or digests_of(organisation) for place in personal.places(request)}
         try:
-            return self._digest(request, organisation, digest)
+            if all(self.keyring.at_hand(organisation, subject) for subject in subjects):
+                return self._keyed(digest, organisation, subjects)
+            return await asyncio.to_thread(self._keyed, digest, organisation, subjects)
         except Unusable as error:
             raise keys_away(error) from error
 
-    def _digest(self, request: Message, organisation: str, digest: bytes) -> bytes:
-        bare = copy.deepcopy(request)
-        keyed = [request.DESCRIPTOR.full_name.encode()]
-        for place in personal.places(bare):
-            subject = place.subject or personal.whole_organisation(organisation)
-            content = content_of(getattr(place.message, place.field))
+    def _keyed(self, digest: bytes, organisation: str, subjects: Iterable[str]) -> bytes:
+        """The digest under the keys of all subjects: the first that dies makes it unguessable."""
+        for subject in sorted(subjects):
             self.keyring.newest(organisation, subject)
-            # Also without a subject of its own the digest must not outlive an erasure.
-            holder = place.subject or digests_of(organisation)
-            keyed.append(self.keyring.digest(organisation, holder, "command", content))
-            place.message.ClearField(place.field)
-        if len(keyed) == 1:
-            return digest
-        keyed.append(bare.SerializeToString(deterministic=True))
-        whole = b"".join(len(part).to_bytes(4, "big") + part for part in keyed)
-        return hashlib.sha256(whole).digest()
+            digest = self.keyring.digest(organisation, subject, "command", digest)
+        return digest
 
     def digest(self, organisation: str, subject: str, content: bytes) -> bytes:
         """A digest of somebody's content by which it is known again while his key lives."""
@@ -124,152 +115,122 @@ class Sealing:
                 raise keys_away(error) from error
 
     def _seal(self, place: personal.Place, organisation: str, event_id: str) -> None:
-        event_id = place.id or event_id
+        subject = place.subject or personal.whole_organisation(organisation)
         value = getattr(place.message, place.field)
-        if place.pointers is not None:
-            if place.pointers:
-                sealed = self._sealed_json(place, organisation, event_id, value)
-                setattr(place.message, place.field, like(value, sealed))
-        elif not personal.key_of(text_of(value)):
-            sealed = self._sealed(organisation, place.subject, event_id, place.path, value)
-            setattr(place.message, place.field, like(value, sealed))
 
-    def _sealed_json(
-        self, place: personal.Place, organisation: str, event_id: str, value: Any
-    ) -> str:
-        assert place.pointers is not None
-        document = json.loads(value)
-        for pointer in place.pointers:
-            if not pointer:
-                if not personal.key_of(document):
-                    content = compact(document)
-                    document = self._sealed(organisation, place.subject, event_id, "#", content)
-                break
-            for holder, name, exact in personal.spots(document, pointer):
-                if not personal.key_of(holder[name]):
-                    content = compact(holder[name])
-                    at = f"{place.path}#{exact}"
-                    holder[name] = self._sealed(organisation, place.subject, event_id, at, content)
-        return compact(document)
+        def sealed(path: str, content: str | bytes) -> str:
+            key = self.keyring.newest(organisation, subject)
+            content = content.encode() if isinstance(content, str) else content
+            return seal(key, Spot(place.id or event_id, path), content)
 
-    def _sealed(
-        self, organisation: str, subject: str, event_id: str, path: str, value: str | bytes
-    ) -> str:
-        subject = subject or personal.whole_organisation(organisation)
-        content = value.encode() if isinstance(value, str) else value
-        key = self.keyring.newest(organisation, subject)
-        return seal(key, Spot(organisation, subject, event_id, path), content)
+        if place.pointers is None:
+            if not personal.key_of(text_of(value)):
+                setattr(place.message, place.field, like(value, sealed(place.path, value)))
+        elif place.pointers:
+            document = sealed_json(json.loads(value), place, sealed)
+            setattr(place.message, place.field, like(value, compact(document)))
 
-    def masked(self, text: str, request: Message) -> str:
-        """The words of a refusal without the personal values of the command that it refuses."""
-        if not personal.has_any(request.DESCRIPTOR):
-            return text
-        for value in sorted(values_of(request), key=len, reverse=True):
-            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASKED, text)
-        return text
-
-    def may_read(self, caller: Caller, shard: str) -> bool:
-        """Whether the caller may read what is sealed in a shard."""
+    async def open(self, message: Message, caller: Caller, event_id: str = "") -> Message:
+        """The message as the caller may read it: an event of that id, or an answer."""
+        if not personal.has_any(message.DESCRIPTOR):
+            return message
         scope = caller.scope(READ)
-        return (
-            scope.all
-            or personal.organisation_of(shard) in scope.organisations
-            or shard in scope.projects
-        )
-
-    async def open(self, event: Message, shard: str, event_id: str, caller: Caller) -> Message:
-        """The event as the caller may read it."""
-        if not personal.has_any(event.DESCRIPTOR):
-            return event
-        allowed = self.may_read(caller, shard)
         own = caller.principal.removeprefix("user:")
-        return await asyncio.to_thread(self.opened, event, shard, event_id, allowed, own)
 
-    async def open_row(
-        self, row: dict[str, Any], payload: dict[str, Any], caller: Caller
-    ) -> dict[str, Any]:
-        """The payload of a row of the index, as `project` wrote it, as the caller may read it."""
-        kind = catalogue.events().get(str(row["type"]))
-        if kind is None or not personal.has_any(kind.DESCRIPTOR):
+        def may(key: DataKey) -> bool:
+            return scope.all or key.organisation in scope.organisations or key.subject == own
+
+        return await asyncio.to_thread(self.opened, message, event_id, may)
+
+    async def open_struct(
+        self, kind: str, payload: Struct, caller: Caller, event_id: str
+    ) -> Struct:
+        """An event's payload, as the audit index has it, as the caller may read it."""
+        found = catalogue.events().get(kind)
+        if found is None or not personal.has_any(found.DESCRIPTOR):
             return payload
-        event = json_format.ParseDict(payload, kind(), ignore_unknown_fields=True)
-        shown = await self.open(event, str(row["shard"]), str(row["event_id"]), caller)
-        return json_format.MessageToDict(shown, preserving_proto_field_name=True)
+        event = json_format.ParseDict(json_format.MessageToDict(payload), found())
+        shown = await self.open(event, caller, event_id)
+        fresh = Struct()
+        fresh.update(json_format.MessageToDict(shown, preserving_proto_field_name=True))
+        return fresh
 
-    def opened(
-        self, event: Message, shard: str, event_id: str, allowed: bool, own: str = ""
-    ) -> Message:
-        """A copy of the event with plain values, or with marks in their place."""
-        shown = copy.deepcopy(event)
-        organisation = personal.organisation_of(shard)
+    def opened(self, message: Message, event_id: str, may: May) -> Message:
+        """A copy of the message with plain values, or with marks in their place."""
+        shown = copy.deepcopy(message)
         for place in personal.places(shown):
             value = getattr(place.message, place.field)
             spot_id = place.id or event_id
-            may = allowed or (bool(own) and place.subject == own)
+            if isinstance(value, Message):
+                continue
             if place.pointers is None:
                 text = text_of(value)
                 if personal.key_of(text):
-                    plain = self._opened(organisation, place, spot_id, [place.path], text, may)
+                    plain = self._opened([Spot(spot_id, place.path)], text, may)
                     setattr(place.message, place.field, like(value, plain))
-            elif place.pointers and not isinstance(value, Message):
-                document = json.loads(value)
-                document = self._opened_json(document, "", organisation, place, spot_id, may)
+            elif place.pointers:
+                document = self._opened_json(json.loads(value), "", place, spot_id, may)
                 setattr(place.message, place.field, like(value, compact(document)))
         return shown
 
     def _opened_json(
-        self,
-        document: Any,
-        pointer: str,
-        organisation: str,
-        place: personal.Place,
-        event_id: str,
-        may: bool,
+        self, document: Any, pointer: str, place: personal.Place, spot_id: str, may: May
     ) -> Any:
         if personal.key_of(document):
             # An upcaster may have moved it: what it was bound to is among the declared places.
-            paths = [f"{place.path}#{at}" for at in (pointer, *(place.pointers or ()))]
-            plain = self._opened(organisation, place, event_id, paths, document, may)
+            places = (pointer, *(place.pointers or ()))
+            spots = [Spot(spot_id, f"{place.path}#{at}") for at in places]
+            plain = self._opened(spots, document, may)
             return plain if plain in (ERASED, HIDDEN, document) else json.loads(plain)
         if isinstance(document, dict):
-            inside: Iterable[tuple[Any, str]] = [
-                (name, personal.escaped(name)) for name in document
-            ]
+            for name in document:
+                at = f"{pointer}/{personal.escaped(name)}"
+                document[name] = self._opened_json(document[name], at, place, spot_id, may)
         elif isinstance(document, list):
-            inside = [(index, str(index)) for index in range(len(document))]
-        else:
-            return document
-        for name, step in inside:
-            document[name] = self._opened_json(
-                document[name], f"{pointer}/{step}", organisation, place, event_id, may
-            )
+            for index, one in enumerate(document):
+                document[index] = self._opened_json(one, f"{pointer}/{index}", place, spot_id, may)
         return document
 
-    def _opened(
-        self,
-        organisation: str,
-        place: personal.Place,
-        event_id: str,
-        paths: Sequence[str],
-        text: str,
-        may: bool,
-    ) -> str:
+    def _opened(self, spots: Iterable[Spot], text: str, may: May) -> str:
         """The plain value, a mark, or the text itself where it was never sealed here."""
-        if not may:
-            return HIDDEN
         try:
             key = self.keyring.get(personal.key_of(text))
         except Unusable as error:
             raise keys_away(error) from error
         if key is None:
             return ERASED
-        subject = place.subject or personal.whole_organisation(organisation)
-        for path in paths:
+        if not may(key):
+            return HIDDEN
+        for spot in spots:
             try:
-                return unseal(key, Spot(organisation, subject, event_id, path), text).decode()
+                return unseal(key, spot, text).decode()
             except Unreadable:
                 continue
         return text
+
+
+def masked(text: str, request: Message) -> str:
+    """The words of a refusal without the personal values of the command that it refuses."""
+    if not personal.has_any(request.DESCRIPTOR):
+        return text
+    for value in sorted(values_of(request), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASKED, text)
+    return text
+
+
+def sealed_json(
+    document: Any, place: personal.Place, sealed: Callable[[str, str | bytes], str]
+) -> Any:
+    """The document with its personal places sealed; what is sealed already stays."""
+    for pointer in place.pointers or ():
+        if not pointer:
+            if personal.key_of(document):
+                return document
+            return sealed(f"{place.path}#", compact(document))
+        for holder, name, exact in personal.spots(document, pointer):
+            if not personal.key_of(holder[name]):
+                holder[name] = sealed(f"{place.path}#{exact}", compact(holder[name]))
+    return document
 
 
 def digests_of(organisation: str) -> str:
@@ -295,13 +256,6 @@ def text_of(value: Any) -> str:
 def like(value: Any, text: str) -> Any:
     """A text as the field wants it."""
     return text.encode() if isinstance(value, bytes) else text
-
-
-def content_of(value: Any) -> bytes:
-    """What is digested of a personal field."""
-    if isinstance(value, Message):
-        return value.SerializeToString(deterministic=True)
-    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def values_of(request: Message) -> set[str]:

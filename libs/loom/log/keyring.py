@@ -8,13 +8,14 @@
 """
 
 import hashlib
+import hmac
 import threading
 from collections import OrderedDict
 
 from loom.log.clock import now_us
 from loom.log.keystore import Keystore, Tombstone, Unusable, Wrapped, key_id
 from loom.log.providers import Provider
-from loom.log.seal import Algorithm, DataKey, mac, new_secret
+from loom.log.seal import Algorithm, DataKey, digest_key, new_secret
 
 __all__ = ["LIFE_US", "Keyring"]
 
@@ -38,6 +39,7 @@ class Keyring:
         self._open: OrderedDict[str, DataKey] = OrderedDict()
         self._newest: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._oldest: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._derived: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._lock = threading.RLock()
 
     def newest(self, organisation: str, subject: str) -> DataKey:
@@ -67,7 +69,7 @@ class Keyring:
         """The key of this id; None where it is dead or was never here."""
         with self._lock:
             if not self.store.alive(key_id):
-                self._open.pop(key_id, None)
+                self._forget(key_id)
                 return None
             known = self._open.get(key_id)
             if known is not None:
@@ -77,7 +79,18 @@ class Keyring:
 
     def digest(self, organisation: str, subject: str, purpose: str, content: bytes) -> bytes:
         """A digest of personal content that dies with the subject."""
-        return mac(self.oldest(organisation, subject), purpose, content)
+        key = self.oldest(organisation, subject)
+        with self._lock:
+            derived = self._derived.get((key.id, purpose))
+            if derived is None:
+                derived = digest_key(key, purpose)
+                keep(self._derived, (key.id, purpose), derived)
+        return hmac.digest(derived, content, "sha256")
+
+    def at_hand(self, organisation: str, subject: str) -> bool:
+        """Whether a subject's keys were used here before: then nothing waits for the network."""
+        whose = (organisation, subject)
+        return whose in self._newest and whose in self._oldest
 
     def rotate(self, organisation: str, subject: str, number: int) -> Wrapped | None:
         """Make the subject's next key after key `number`; one that is there already stays."""
@@ -107,14 +120,19 @@ class Keyring:
     def destroy_again(self, key_id: str, cause: str, at_us: int) -> bool:
         """Make sure that a key is dead; True where it was not."""
         with self._lock:
-            self._open.pop(key_id, None)
+            self._forget(key_id)
             lived = self.store.get(key_id) is not None
             self.store.destroy(key_id, cause, at_us)
             return lived
 
     def _destroy(self, key_id: str, cause: str) -> Tombstone:
-        self._open.pop(key_id, None)
+        self._forget(key_id)
         return self.store.destroy(key_id, cause, now_us())
+
+    def _forget(self, key_id: str) -> None:
+        self._open.pop(key_id, None)
+        for whose in [whose for whose in self._derived if whose[0] == key_id]:
+            del self._derived[whose]
 
     def _living(self, organisation: str, subject: str, number: int) -> DataKey | None:
         return self.get(key_id(organisation, subject, number)) if number else None
@@ -140,7 +158,7 @@ class Keyring:
                 wrapped,
             )
             if self.store.create(key):
-                keep(self._open, key.id, DataKey(key.id, key.algorithm, secret))
+                self._remember(key, secret)
                 return key
             if keys := self.store.living(organisation, subject):
                 return keys[-1]
@@ -153,7 +171,10 @@ class Keyring:
         whose = owner(key.organisation, key.subject)
         if not secret.startswith(whose) or len(secret) != 2 * len(whose):
             raise Unusable(f"key {key.id} is not the key of its subject: restore the keystore")
-        opened = DataKey(key.id, key.algorithm, secret[len(whose) :])
+        return self._remember(key, secret[len(whose) :])
+
+    def _remember(self, key: Wrapped, secret: bytes) -> DataKey:
+        opened = DataKey(key.id, key.organisation, key.subject, key.algorithm, secret)
         keep(self._open, key.id, opened)
         return opened
 

@@ -9,7 +9,6 @@
 """
 
 import base64
-import hmac
 import secrets
 from enum import IntEnum
 from typing import NamedTuple
@@ -19,7 +18,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["Algorithm", "DataKey", "Spot", "Unreadable", "mac", "new_secret", "seal", "unseal"]
+__all__ = [
+    "Algorithm",
+    "DataKey",
+    "Spot",
+    "Unreadable",
+    "digest_key",
+    "new_secret",
+    "seal",
+    "unseal",
+]
 
 FORMAT = "sealed:1:"
 NONCE_BYTES = 12
@@ -42,6 +50,8 @@ class DataKey(NamedTuple):
     """A key that seals values of one subject; never stored like this."""
 
     id: str
+    organisation: str
+    subject: str
     algorithm: Algorithm
     secret: bytes
 
@@ -50,12 +60,12 @@ class DataKey(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where a sealed value stands, and whose it is."""
+    """Where a sealed value stands; whose it is the key says."""
 
-    organisation: str
-    subject: str
-    event_id: str
+    id: str
+    """Of the event, or of the content itself where that goes from event to event."""
     path: str
+    """The field, and the place in it."""
 
 
 def new_secret() -> bytes:
@@ -88,10 +98,10 @@ def unseal(key: DataKey, spot: Spot, text: str) -> bytes:
     return unpadded(shown)
 
 
-def mac(key: DataKey, purpose: str, content: bytes) -> bytes:
-    """A digest of the content that nobody can try values against once the key is gone."""
+def digest_key(key: DataKey, purpose: str) -> bytes:
+    """What digests of one purpose are keyed with; it lives no longer than the data key."""
     derived = HKDF(SHA256(), SECRET_BYTES, salt=None, info=b"loomos " + purpose.encode())
-    return hmac.digest(derived.derive(key.secret), content, "sha256")
+    return derived.derive(key.secret)
 
 
 def cipher(key: DataKey) -> AESGCM | ChaCha20Poly1305:
@@ -105,8 +115,8 @@ def cipher(key: DataKey) -> AESGCM | ChaCha20Poly1305:
 
 def associated(key: DataKey, algorithm: Algorithm, spot: Spot) -> bytes:
     """What is bound to the value; each part with its length, so that no two spots look alike."""
-    parts = [FORMAT.encode(), bytes([algorithm]), key.id.encode()]
-    parts += [part.encode() for part in spot]
+    parts = [FORMAT.encode(), bytes([algorithm])]
+    parts += [part.encode() for part in (key.id, key.organisation, key.subject, *spot)]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 

@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
-from loom.decider import Context
+from loom.decider import Context, Rejected
 from loom.kit.caller import Caller
 from loom.kit.errors import Failure
 from loom.v1 import common_pb2
 from loom.v1 import data_pb2 as pb
 from loomos.data import query
+from loomos.data.decide.event import content_of
 from loomos.data.state import State, id_key, initial
 
 if TYPE_CHECKING:
@@ -39,7 +41,23 @@ async def prepare(command: Message, caller: Caller, shell: "Shell") -> Message:
             events = events_of(command)
             ids = {event.event_id for event in events} | {event.causation_id for event in events}
             command.old.extend(await forgotten(command.organisation_id, ids - {""}, shell))
+            for event in events:
+                event.digest = digest_of(event, command.organisation_id, shell)
     return command
+
+
+def digest_of(event: pb.NewEvent, organisation_id: str, shell: "Shell") -> bytes:
+    """What an event with personal content is known again by; empty where it has none."""
+    if not event.data_subject and not event.personal_paths:
+        return b""
+    bare = pb.NewEvent()
+    bare.CopyFrom(event)
+    for name in ("organisation_id", "payload", "digest"):
+        bare.ClearField(name)
+    with contextlib.suppress(Rejected):  # deciding will say what is wrong
+        bare.payload_json = content_of(event, "event")
+    content = bare.SerializeToString(deterministic=True)
+    return shell.sealing.digest(organisation_id, event.data_subject, content)
 
 
 def events_of(command: Message) -> Sequence[pb.NewEvent]:

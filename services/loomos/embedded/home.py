@@ -59,6 +59,11 @@ class Home:
         return self.path / "credentials"
 
     @property
+    def keys(self) -> Path:
+        """What seals personal content, outside of the log and of what backs it up."""
+        return self.path / "keys"
+
+    @property
     def authority(self) -> Path:
         """The certificate authority's folder."""
         return self.path / "authority"

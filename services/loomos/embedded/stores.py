@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from loom.kit.authority import Authority, write_secret
 from loom.log import access, topics
+from loom.log.providers.file import found as found_keys
 from loomos.embedded import postgres
 from loomos.embedded.home import Home
 from loomos.embedded.kafka import ADMIN, Broker, Ports
@@ -68,6 +69,7 @@ class Stores:
         self.given_postgres = environ.get("LOOMOS_POSTGRES", "")
         self.partitions = int(environ.get("LOOMOS_PARTITIONS", "1"))
         self.security = environ.get("LOOMOS_KAFKA_SECURITY", "SASL_PLAINTEXT")
+        self.key_provider = environ.get("LOOMOS_KEY_PROVIDER", "file")
         ports = home.ports(PORTS)
         listeners = Ports(ports["kafka"], ports["kafka-agents"], ports["kafka-controller"])
         self.ports = ports
@@ -173,7 +175,12 @@ class Stores:
         return self.given_postgres or self.database.admin_dsn
 
     def provision(self, services: Sequence[str]) -> None:
-        """Give every service its credentials, and both stores the users and rights for them."""
+        """Give every service its credentials, and both stores the users and rights for them.
+
+        The first time also a fresh key-encryption key, unless another provider holds one.
+        """
+        if self.key_provider == "file":
+            found_keys(self.home.keys / "kek")
         roles = {service: self.database_password(service) for service in services}
         postgres.provision(self.admin_dsn(), roles)
         target = urlsplit(self.admin_dsn())

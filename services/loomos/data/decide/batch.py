@@ -77,7 +77,10 @@ def slice_of(batch_id: str, batch: Pending, state: State, context: Context) -> l
             break
         told.done = index + 1
         try:
-            found = next_event(event, f"events[{index}]", state, context, batch.submitted_by, ahead)
+            sealed = bool(event.personal_paths)
+            found = next_event(
+                event, f"events[{index}]", state, context, batch.submitted_by, ahead, sealed
+            )
         except Rejected as refusal:
             told.refused.add(
                 index=index,

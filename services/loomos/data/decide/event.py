@@ -7,14 +7,16 @@
 
 import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from loom import payload
+from loom import payload, personal
 from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
-from loomos.data.decide.version import chosen
+from loomos.data.decide.version import chosen, latest, versions
 from loomos.data.form import hold
 from loomos.data.state import State, id_key
 
@@ -102,7 +104,31 @@ def completed(
     whole.event_id = event.event_id or context.new_id("event", index)
     whole.payload_json = content_of(event, field)
     whole.ClearField("payload")
+    del whole.personal_paths[:]
+    whole.personal_paths.extend(personal_places(event, field, state))
     return whole
+
+
+def personal_places(event: pb.NewEvent, field: str, state: State) -> list[str]:
+    """What the schema and the caller mark as personal; raises Rejected where nobody owns it."""
+    known = versions(state, event.type)
+    schema = known.get(event.schema_version or latest(state, event.type))
+    marked = pointers(schema.text) if schema is not None else ()
+    if marked and not event.data_subject:
+        name = f"{field}.data_subject"
+        raise Rejected(
+            Code.INVALID_ARGUMENT,
+            f"{name} is missing: the schema of {event.type} marks {', '.join(marked[:5]) or 'all'} "
+            "as personal, so say by a pseudonym whose it is",
+            name,
+        )
+    return sorted({*marked, *event.personal_paths})
+
+
+@lru_cache(maxsize=1024)
+def pointers(schema: str) -> tuple[str, ...]:
+    """The personal places that a schema's text declares."""
+    return personal.pointers(json.loads(schema)) if personal.KEYWORD in schema else ()
 
 
 def content_of(event: pb.NewEvent, field: str) -> str:
@@ -136,9 +162,14 @@ def next_event(
     context: Context,
     appended_by: str,
     ahead: Ahead,
+    held: bool = False,
 ) -> pb.EventAppended | None:
-    """What a completed event becomes after those before it; None where it is there already."""
-    digest = hashlib.sha256(event.SerializeToString(deterministic=True)).digest()[:16]
+    """What a completed event becomes after those before it; None where it is there already.
+
+    `held` says that its payload was held against its schema before it was sealed.
+    """
+    digest = event.digest or hashlib.sha256(event.SerializeToString(deterministic=True)).digest()
+    digest = digest[:16]
     ahead.later.discard(event.event_id)
     key = id_key(event.event_id)
     found = state.known.get(key)
@@ -154,19 +185,20 @@ def next_event(
     check_time(event, field, context)
     check_cause(event, field, state, ahead)
     check_context(event, field, state)
-    made = appended(event, field, state, context, appended_by)
+    made = appended(event, field, state, context, appended_by, held)
     made.digest = digest
     ahead.known[key] = digest
     return made
 
 
 def appended(
-    event: pb.NewEvent, field: str, state: State, context: Context, appended_by: str
+    event: pb.NewEvent, field: str, state: State, context: Context, appended_by: str, held: bool
 ) -> pb.EventAppended:
     """The event of the log, once its payload is as its schema says."""
     version, schema = chosen(state, event.type, event.schema_version, field)
-    content = payload.parsed(event.payload_json, f"{field}.payload")
-    hold(content, schema, f"{event.type}@{version}", f"{field}.payload")
+    if not held:
+        content = payload.parsed(event.payload_json, f"{field}.payload")
+        hold(content, schema, f"{event.type}@{version}", f"{field}.payload")
     made = pb.EventAppended(
         stream_id=f"{state.shard}/{event.stream or event.type}",
         organisation_id=state.shard,
@@ -175,6 +207,8 @@ def appended(
         schema_version=version,
         schema_digest=schema.digest,
         payload=event.payload_json.encode(),
+        data_subject=event.data_subject,
+        sealed_paths=event.personal_paths,
         occurred_at_us=event.occurred_at_us or context.at_us,
         correlation_id=event.correlation_id,
         causation_id=event.causation_id,
