@@ -70,12 +70,13 @@ def intact(stage: Stage) -> None:
     reports = reports_in(done.stdout)
     require(done.returncode == 0 and bool(reports), f"{done.stdout} {done.stderr}")
     records = sum(one["records"] for one in reports)
-    path = f"/api/v1/organisations/platform/audit/checkpoints/{TOPIC}/0"
+    partition = placed(stage)[0]
+    path = f"/api/v1/organisations/platform/audit/checkpoints/{TOPIC}/{partition}"
     signed = stage.admin.call("GET", path)
     root = base64.b64decode(signed["root"]).hex()
     told = (
         f"`loomos audit verify`: {records} records of {len(reports)} partitions are as signed; "
-        f"{TOPIC}-0 has {signed['size']} leaves under root {root[:16]}…"
+        f"{TOPIC}-{partition} has {signed['size']} leaves under root {root[:16]}…"
     )
     stage.held(STEP, told, checkpoint=signed["checkpoint"])
 
@@ -83,11 +84,11 @@ def intact(stage: Stage) -> None:
 def forgeries(stage: Stage) -> None:
     """Copies of the files, each forged in another way: what was done is found and named."""
     event = stage.event("job.started", stage.ids["training"])
-    target = int(event["position"]["offset"])
+    partition, target = placed(stage)
     place = stage.home / "demo" / "forgeries"
     shutil.rmtree(place, ignore_errors=True)
     # Trees first: what is signed by then stands in the files.
-    tree = f"{TOPIC}-0"
+    tree = f"{TOPIC}-{partition}"
     shutil.copytree(stage.home / "trees" / tree, place / "trees" / tree)
     forged = {CLEAN: (target, target)}
     for name in (CLEAN, *FORGERIES):
@@ -103,10 +104,16 @@ def forgeries(stage: Stage) -> None:
         if name == CLEAN:
             require(not seen, f"the untouched copy has faults: {seen}")
             continue
-        require(bool(named), f"{name} in {TOPIC}-0 {first} to {last} was not named: {seen}")
-        where = f"{TOPIC}-0 offset {named[0]['first_offset']}"
+        require(bool(named), f"{name} in {tree} {first} to {last} was not named: {seen}")
+        where = f"{tree} offset {named[0]['first_offset']}"
         stage.held(STEP, f"found: {name}: {where}: {named[0]['kind']}", event)
     shutil.rmtree(place)
+
+
+def placed(stage: Stage) -> tuple[int, int]:
+    """Partition and offset of the event that tells of the job's start."""
+    position = stage.event("job.started", stage.ids["training"])["position"]
+    return int(position.get("partition", 0)), int(position["offset"])
 
 
 def faults(stage: Stage, place: Path, name: str) -> list[dict[str, Any]]:
