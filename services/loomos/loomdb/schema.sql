@@ -14,6 +14,7 @@ CREATE TABLE audit_events (
   organisation_id text NOT NULL,
   project_id text NOT NULL,
   command_id text NOT NULL,
+  command_digest bytea NOT NULL,
   correlation_id text NOT NULL,
   causation_id text NOT NULL,
   payload json NOT NULL,
@@ -26,3 +27,31 @@ CREATE INDEX ON audit_events (stream, version);
 CREATE INDEX ON audit_events (actor, at_us);
 CREATE INDEX ON audit_events (type text_pattern_ops, at_us);
 CREATE INDEX ON audit_events (at_us, topic, partition, record_offset);
+
+-- How long events are kept, and what is held.
+CREATE TABLE retention_rules (
+  organisation_id text PRIMARY KEY,
+  rules json NOT NULL
+);
+CREATE TABLE holds (
+  hold_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  placed_at_us bigint NOT NULL,
+  hold json NOT NULL
+);
+CREATE INDEX ON holds (organisation_id, placed_at_us);
+
+-- What is archived, and from where Kafka holds each partition.
+CREATE TABLE archived_ranges (
+  topic text NOT NULL,
+  partition int NOT NULL,
+  first_offset bigint NOT NULL,
+  range json NOT NULL,
+  PRIMARY KEY (topic, partition, first_offset)
+);
+CREATE TABLE log_beginnings (
+  topic text NOT NULL,
+  partition int NOT NULL,
+  first_offset bigint NOT NULL,
+  PRIMARY KEY (topic, partition)
+);

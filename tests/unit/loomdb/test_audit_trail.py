@@ -12,7 +12,7 @@ from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.evolve import evolve
-from loomos.loomdb.project import owner_of, project
+from loomos.loomdb.project.events import owner_of, project
 from loomos.loomdb.query import cursor_of, place_of
 from loomos.loomdb.query.story import arrange
 from loomos.loomdb.state import initial

@@ -1,8 +1,9 @@
-"""How the trail of reads changes with each event."""
+"""How LoomDB's state changes with each event, by noun."""
 
 from google.protobuf.message import Message
 
 from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.evolve import retention
 from loomos.loomdb.state import Trail
 
 __all__ = ["evolve"]
@@ -13,3 +14,5 @@ def evolve(state: Trail, event: Message) -> None:
     match event:
         case pb.AuditTrailRead():
             state.reads += 1
+        case _:
+            retention.evolve(state.retention, event)

@@ -24,8 +24,8 @@ BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
 INSERT = """
 INSERT INTO audit_events (
   topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
-  shard, command_id, correlation_id, causation_id, payload, organisation_id, project_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+  shard, command_id, command_digest, correlation_id, causation_id, payload, organisation_id, project_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
   COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND organisation_id <> ''
     ORDER BY version LIMIT 1), ''),
@@ -61,6 +61,7 @@ def project(record: Recorded) -> list[Statement]:
                 record.version,
                 record.shard,
                 record.command_id,
+                record.command_digest,
                 record.correlation_id,
                 record.causation_id,
                 json.dumps(payload, sort_keys=True, ensure_ascii=True),

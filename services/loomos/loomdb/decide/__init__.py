@@ -1,0 +1,52 @@
+"""LoomDB's rules, by noun; this only says which file decides what."""
+
+from google.protobuf.message import Message
+
+from loom.decider import Code, Context, Rejected, Resource
+from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.decide import retention
+from loomos.loomdb.decide.read import read
+from loomos.loomdb.state import PLATFORM, Trail
+
+__all__ = ["PLATFORM", "decide", "resource"]
+
+
+def decide(command: Message, state: Trail, context: Context) -> list[Message]:
+    """The events that a command leads to."""
+    match command:
+        case (
+            pb.GetEventRequest()
+            | pb.ListEventsRequest()
+            | pb.GetStoryRequest()
+            | pb.WalkCausesRequest()
+            | pb.CompareMomentsRequest()
+            | pb.GetProofRequest()
+            | pb.GetCheckpointRequest()
+            | pb.CheckConsistencyRequest()
+            | pb.GetLogRetentionRequest()
+            | pb.ListArchiveRequest()
+        ):
+            return read(command)
+        case pb.SetLogRetentionRequest():
+            return retention.set_rules(command, state)
+        case pb.PlaceHoldRequest():
+            return retention.place_hold(command, state, context)
+        case pb.ReleaseHoldRequest():
+            return retention.release_hold(command, state)
+        case pb.RunArchiveRequest():
+            return retention.run_archive(command, context)
+        case pb.ReportArchivedRequest():
+            return retention.report_archived(command, state)
+        case pb.ShortenLogRequest():
+            return retention.shorten_log(command, state)
+        case pb.DeleteArchivedRequest():
+            return retention.delete_archived(command, state)
+    raise Rejected(Code.INVALID_ARGUMENT, f"loomdb does not know {command.DESCRIPTOR.full_name}")
+
+
+def resource(command: Message, state: Trail) -> Resource | None:
+    """The organisation whose trail, keys or rules a command concerns."""
+    organisation = str(getattr(command, "organisation_id", ""))
+    if not organisation:
+        return None
+    return Resource("platform" if organisation == PLATFORM else "organisation", organisation)

@@ -1,0 +1,28 @@
+"""Decides reads of the audit trail: each one is recorded before it is answered."""
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+
+from loom.decider import Code, Rejected
+from loom.v1 import loomdb_pb2 as pb
+
+__all__ = ["read"]
+
+
+def read(command: Message) -> list[Message]:
+    """The record of a read."""
+    if isinstance(command, pb.ListEventsRequest) and 0 < command.to_us <= command.from_us:
+        raise Rejected(
+            Code.INVALID_ARGUMENT,
+            f"to_us is {command.to_us}, not after from_us {command.from_us}",
+            "to_us",
+        )
+    return [
+        pb.AuditTrailRead(
+            organisation_id=getattr(command, "organisation_id"),  # noqa: B009 - generated attribute
+            method=command.DESCRIPTOR.name.removesuffix("Request"),
+            query=MessageToJson(
+                command, preserving_proto_field_name=True, sort_keys=True, indent=None
+            ),
+        )
+    ]
