@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Refused
 from loomos.cli.session import asked_password
 from loomos.cli.show import Json, done, number, print_json, short, table
@@ -77,9 +77,9 @@ def project_create(
 
 
 @project.command("list")
-def project_list(organisation: Org = "", as_json: Json = False) -> None:
+def project_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the projects that you may see."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/projects", "projects", {"organisation_id": organisation}))
     if as_json:
         for one in found:
@@ -123,9 +123,9 @@ def user_create(
 
 
 @user.command("list")
-def user_list(organisation: Org = "", as_json: Json = False) -> None:
+def user_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the users that you may see."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/users", "users", {"organisation_id": organisation}))
     if as_json:
         for one in found:

@@ -21,7 +21,7 @@ from loom.kit.config import InvalidSetting, Settings
 from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Refused
 from loomos.cli.show import UNSEEN
 
@@ -68,9 +68,11 @@ def verify(
 
 
 @app.command()
-def story(correlation_id: str, organisation: Organisation = "", as_json: Json = False) -> None:
+def story(
+    correlation_id: str, organisation: Organisation = "", as_of: AsOf = "", as_json: Json = False
+) -> None:
     """Show everything that one command led to, as a tree of causes."""
-    found = asked(f"stories/{segment(correlation_id)}", organisation)
+    found = asked(f"stories/{segment(correlation_id)}", organisation, as_of=as_of)
     if as_json:
         print_json(found)
         return
@@ -97,6 +99,7 @@ def events(
     limit: int = 100,
     cursor: str = "",
     organisation: Organisation = "",
+    as_of: AsOf = "",
     as_json: Json = False,
 ) -> None:
     """List events, oldest first."""
@@ -110,7 +113,8 @@ def events(
         "limit": limit,
         "cursor": cursor,
     }
-    page = asked("events", organisation, {name: value for name, value in filters.items() if value})
+    given = {name: value for name, value in filters.items() if value}
+    page = asked("events", organisation, given, as_of)
     for event in page.get("events", []):
         if as_json:
             print_json(event)
@@ -203,9 +207,11 @@ def show_proof(made: Proof, key: str) -> None:
     )
 
 
-def asked(path: str, organisation: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+def asked(
+    path: str, organisation: str, parameters: dict[str, Any] | None = None, as_of: str = ""
+) -> dict[str, Any]:
     """The gateway's answer about an organisation's trail."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         organisation = organisation or door.organisation_id
         if not organisation:
             raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --organisation")

@@ -15,7 +15,7 @@ from loomos.cli.amounts import (
     seconds_text,
     time_text,
 )
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.show import Json, done, fields, number, out, print_json, table
 
 __all__ = ["add_to"]
@@ -67,9 +67,9 @@ def estimate(
     out.print(f"[dim]price list {found.get('price_list_version')}[/dim]")
 
 
-def cost(job_id: str, as_json: Json = False) -> None:
+def cost(job_id: str, as_of: AsOf = "", as_json: Json = False) -> None:
     """Show what a job has cost so far, run by run."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", f"/api/v1/marketplace/jobs/{segment(job_id)}/cost")
     if as_json:
         print_json(found)
@@ -81,11 +81,12 @@ def cost(job_id: str, as_json: Json = False) -> None:
 def usage(
     project: Annotated[str, typer.Option(help="Only this project's.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000)] = 100,
+    as_of: AsOf = "",
     as_json: Json = False,
 ) -> None:
     """List what was used and what it cost."""
     params = {"project_id": project, "limit": min(limit, 1000)}
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/marketplace/usage", "usage", params, limit))
     if as_json:
         for one in found:
@@ -94,9 +95,9 @@ def usage(
     show_usage(found)
 
 
-def prices(organisation: Org = "", as_json: Json = False) -> None:
+def prices(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the prices."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         params = {"organisation_id": organisation or door.organisation_id}
         found = door.call("GET", "/api/v1/marketplace/prices", params=params)
     if as_json:
@@ -126,9 +127,9 @@ def budget_set(
 
 
 @budget.command("get")
-def budget_get(project: str, as_json: Json = False) -> None:
+def budget_get(project: str, as_of: AsOf = "", as_json: Json = False) -> None:
     """Show a project's budget and what of it is spent."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", f"/api/v1/marketplace/budgets/{segment(project)}")
     if as_json:
         print_json(found)

@@ -15,17 +15,28 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
 import httpx
+import typer
 
 from loom.decider import shard_of
 from loom.kit.config import Settings, supervised
 from loomos.cli.profile import Profile, Refused, only
+from loomos.cli.show import err
 
-__all__ = ["Door", "place", "segment"]
+__all__ = ["AsOf", "Door", "place", "segment"]
 
+AsOf = Annotated[
+    str,
+    typer.Option(
+        "--as-of",
+        help="As it was then: a time such as 2026-11-22T10:00:00Z, topic:partition:offset, or an "
+        "event's id.",
+    ),
+]
+TRAVELLING = "TRAVELLING"
 TIMEOUT_S = 35.0
 AGAIN_WITHIN_S = 30.0
 AGAIN_AFTER_S = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -44,11 +55,13 @@ class Door:
         key: str = "",
         bearer: str = "",
         profile: Profile | None = None,
+        as_of: str = "",
     ) -> None:
         self.gateway = gateway.rstrip("/")
         self.ca = ca
         self.key = key
         self.profile = profile
+        self.as_of = as_of
         self.written = profile.positions() if profile else {}
         headers = {"X-API-Key": key} if key else {}
         if bearer:
@@ -62,14 +75,19 @@ class Door:
         )
 
     @classmethod
-    def open(cls, profile: str = "", environ: Mapping[str, str] = os.environ) -> Self:
-        """The door with the credentials that LOOMOS_API_KEY, a profile or LOOMOS_PROFILE give."""
+    def open(
+        cls, profile: str = "", environ: Mapping[str, str] = os.environ, as_of: str = ""
+    ) -> Self:
+        """The door with the credentials that LOOMOS_API_KEY, a profile or LOOMOS_PROFILE give.
+
+        With `as_of` all that is asked through it is answered as of that moment.
+        """
         home = Settings.load("cli", environ).home
         name = profile or environ.get("LOOMOS_PROFILE", "")
         if not name and (key := environ.get("LOOMOS_API_KEY", "")):
-            return cls(*place(home, environ), key=key)
+            return cls(*place(home, environ), key=key, as_of=as_of)
         chosen = Profile.named(home, name) if name else only(home)
-        return cls(*place(home, environ), key=chosen.key(), profile=chosen)
+        return cls(*place(home, environ), key=chosen.key(), profile=chosen, as_of=as_of)
 
     @classmethod
     def nobody(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -98,10 +116,14 @@ class Door:
     ) -> dict[str, Any]:
         """The answer's JSON object; raises Refused."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        if method == "GET":
+        if method == "GET" and self.as_of:
+            # Some reads leave a record, which asking again must not leave again.
+            params = {**(params or {}), "as_of": self.as_of}
+        elif method == "GET":
             headers = self.after(path)
         give_up = time.monotonic() + AGAIN_WITHIN_S
         pauses = iter(AGAIN_AFTER_S)
+        told = ""
         while True:
             try:
                 response = self.send(method, path, body, params, headers)
@@ -109,6 +131,10 @@ class Door:
                 return content_of(response)
             except Refused as refused:
                 pause = next(pauses, AGAIN_AFTER_S[-1])
+                if refused.reason == TRAVELLING and refused.detail != told:
+                    told = refused.detail
+                    err.print(told, style="dim", markup=False)
+                    give_up, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_AFTER_S[0]
                 if refused.code not in OUTCOME_UNKNOWN or time.monotonic() + pause > give_up:
                     raise
                 time.sleep(pause)
@@ -245,6 +271,7 @@ def refused_by(problem: Mapping[str, Any], status: int) -> Refused:
         str(problem.get("detail", "no reason given")),
         tuple(problem.get("fields", ())),
         str(problem.get("correlation_id", "")),
+        str(problem.get("reason", "")),
     )
 
 

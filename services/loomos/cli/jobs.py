@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from loomos.cli.amounts import bytes_text, dollars_text, milli_text, seconds_text, time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.follow import follow, top
 from loomos.cli.show import Json, done, fields, number, out, print_json, printable, short, table
 from loomos.cli.submit import submit
@@ -41,6 +41,7 @@ def jobs(
         list[str] | None, typer.Option(help="Only those in this state; again for each.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000)] = 100,
+    as_of: AsOf = "",
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first. Example: loomos jobs --project acme.vision --status running"""
@@ -49,7 +50,7 @@ def jobs(
         params["project_id"] = project
     if status:
         params["statuses"] = [status_of(one) for one in status]
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = listed(door, params, limit)
     if as_json:
         for one in found:
@@ -72,9 +73,9 @@ def jobs(
     table(columns, rows, "no job that you may see")
 
 
-def job(job_id: str, as_json: Json = False) -> None:
+def job(job_id: str, as_of: AsOf = "", as_json: Json = False) -> None:
     """Show one job."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", f"/api/v1/jobs/{segment(job_id)}")
     if as_json:
         print_json(found)
@@ -120,9 +121,9 @@ def job(job_id: str, as_json: Json = False) -> None:
     )
 
 
-def why(job_id: str, as_json: Json = False) -> None:
+def why(job_id: str, as_of: AsOf = "", as_json: Json = False) -> None:
     """Say why a job is where it is; each statement with the event that proves it."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", f"/api/v1/jobs/{segment(job_id)}/why")
     if as_json:
         print_json(found)
@@ -144,10 +145,12 @@ def why(job_id: str, as_json: Json = False) -> None:
 
 
 def queue(
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: Json = False
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    as_of: AsOf = "",
+    as_json: Json = False,
 ) -> None:
     """Show who waits, in the order in which a round looks at them."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", "/api/v1/queue", params={"page_size": limit})
     entries = found.get("entries", [])
     if as_json:

@@ -8,7 +8,7 @@ import typer
 from loom.kit.config import Settings
 from loomos.cli.admin import Org, pages, user_id_of
 from loomos.cli.amounts import seconds_of, time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Profile
 from loomos.cli.session import made_key
 from loomos.cli.show import Json, done, err, number, out, print_json, table
@@ -45,9 +45,11 @@ def key_create(
 
 
 @key.command("list")
-def key_list(who: Annotated[str, typer.Option("--user")] = "", as_json: Json = False) -> None:
+def key_list(
+    who: Annotated[str, typer.Option("--user")] = "", as_of: AsOf = "", as_json: Json = False
+) -> None:
     """List API keys; never their secrets."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         user_id = user_id_of(door, who, "") if who else ""
         found = list(pages(door, "/api/v1/api-keys", "api_keys", {"user_id": user_id}))
     if as_json:

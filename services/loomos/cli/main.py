@@ -13,7 +13,9 @@ from loomos.cli import (
     audit,
     bench,
     costs,
+    diff,
     docs,
+    events,
     jobs,
     keys,
     letters,
@@ -51,11 +53,13 @@ jobs.add_to(app)
 models.add_to(app)
 costs.add_to(app)
 replay.add_to(app)
+diff.add_to(app)
 soak.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 letters.add_to(app)
 app.add_typer(audit.app, name="audit")
+app.add_typer(events.app, name="events")
 app.add_typer(docs.app, name="docs")
 app.add_typer(bench.app, name="bench")
 

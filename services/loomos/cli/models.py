@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import bytes_text, time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done, fields, number, print_json, short, table
 
@@ -26,9 +26,9 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def models(project: Project = "", as_json: Json = False) -> None:
+def models(project: Project = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the registered models."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "models", {"project_id": project}))
     if as_json:
         for one in found:
@@ -51,10 +51,11 @@ def model(
     which: ModelArgument,
     version: Annotated[int, typer.Option(min=0, help="Which version; else the latest.")] = 0,
     project: Project = "",
+    as_of: AsOf = "",
     as_json: Json = False,
 ) -> None:
     """Show one version of a model: where it came from, how good it is, what it is made of."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         known = model_of(door, which, project)
         number_ = version or int(known.get("latest_version", 0))
         path = f"/api/v1/models/{segment(known['model_id'])}/versions/{number_}"
@@ -91,9 +92,9 @@ def model(
     )
 
 
-def deployments(project: Project = "", as_json: Json = False) -> None:
+def deployments(project: Project = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List what is deployed where."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "deployments", {"project_id": project}))
     if as_json:
         for one in found:

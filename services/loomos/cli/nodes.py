@@ -16,7 +16,7 @@ import typer
 from loom.kit.authority import write_secret
 from loom.kit.config import Settings
 from loomos.cli.amounts import bytes_of, bytes_text, milli_of, milli_text, pairs_of, seconds_of
-from loomos.cli.door import Door, place, segment
+from loomos.cli.door import AsOf, Door, place, segment
 from loomos.cli.profile import Refused
 from loomos.cli.session import new_secret
 from loomos.cli.show import Json, done, err, number, out, print_json, short, table
@@ -39,9 +39,9 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(node, name="node")
 
 
-def nodes(as_json: Json = False) -> None:
+def nodes(as_of: AsOf = "", as_json: Json = False) -> None:
     """List the nodes, what they have and what is taken."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = door.call("GET", "/api/v1/nodes").get("nodes", [])
     if as_json:
         for one in found:
@@ -69,10 +69,11 @@ def nodes(as_json: Json = False) -> None:
 
 def gpus(
     of: Annotated[str, typer.Option("--node", help="Only this node's.")] = "",
+    as_of: AsOf = "",
     as_json: Json = False,
 ) -> None:
     """List the GPUs."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         params = {"node_id": node_id_of(door, of)} if of else {}
         found = door.call("GET", "/api/v1/gpus", params=params).get("gpus", [])
     if as_json:

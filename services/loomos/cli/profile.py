@@ -28,6 +28,7 @@ class Refused(Exception):
         detail: str,
         fields: tuple[Mapping[str, str], ...] = (),
         correlation_id: str = "",
+        reason: str = "",
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -38,6 +39,8 @@ class Refused(Exception):
         self.fields = fields
         """For each broken field: `field`, `description`, `rule`."""
         self.correlation_id = correlation_id
+        self.reason = reason
+        """One word for programs, where there is one, e.g. `TRAVELLING`."""
 
     def __str__(self) -> str:
         broken = "; ".join(f"{one['field']}: {one['description']}" for one in self.fields)

@@ -7,7 +7,7 @@ import typer
 
 from loomos.cli.admin import Org, pages, user_id_of
 from loomos.cli.amounts import dollars_text, micro_dollars_of, milli_of, time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.show import Json, done, fields, number, print_json, table
 
 __all__ = ["quota"]
@@ -65,9 +65,11 @@ def quota_set(
 
 
 @quota.command("get")
-def quota_get(subject_id: str, organisation: Org = "", as_json: Json = False) -> None:
+def quota_get(
+    subject_id: str, organisation: Org = "", as_of: AsOf = "", as_json: Json = False
+) -> None:
     """Show the limits of one user, project or organisation."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         subject_id, _ = subject_of(door, subject_id, organisation)
         found = door.call("GET", f"/api/v1/quotas/{segment(subject_id)}")
     if as_json:
@@ -78,9 +80,9 @@ def quota_get(subject_id: str, organisation: Org = "", as_json: Json = False) ->
 
 
 @quota.command("list")
-def quota_list(organisation: Org = "", as_json: Json = False) -> None:
+def quota_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the quotas that you may see."""
-    with Door.open() as door:
+    with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/quotas", "quotas", {"organisation_id": organisation}))
     if as_json:
         for one in found:

@@ -34,14 +34,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def replay(
-    to: Annotated[str, typer.Option(help="An event's id, or microseconds since 1970.")],
+    to: Annotated[str, typer.Option(help="An event's id, or a time: 2026-11-22T10:00:00Z.")],
     services: Annotated[
         list[str] | None, typer.Option("--service", help="Only this service; again for each.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show jobs, nodes and quotas as they were at an event. Example: loomos replay --to EVENT"""
-    until_us = int(to) if to.isdigit() else moment_of(to)
+    until_us = time_of(to)
     for name in services or TOLD:
         for partition, folder, offset in asyncio.run(folded(known(name), until_us)):
             place = Position(f"loomos.{name}", partition, offset)
@@ -49,7 +49,24 @@ def replay(
                 tell(name, place, shard, state, as_json)
 
 
-def moment_of(event_id: str) -> int:
+def time_of(moment: str) -> int:
+    """The time that a moment comes down to."""
+    from loom.kit.cut import moment_of
+    from loom.kit.errors import Failure
+
+    try:
+        found = moment_of(moment, "--to")
+    except Failure as failure:
+        raise Refused(0, failure.code, failure.message) from failure
+    match found:
+        case int():
+            return found
+        case str():
+            return decided_at(found)
+    raise Refused(0, "INVALID_ARGUMENT", f"--to is {moment!r}: name the event that stands there")
+
+
+def decided_at(event_id: str) -> int:
     """When an event was decided."""
     with Door.open() as door:
         organisation = segment(door.organisation_id or "platform")

@@ -118,6 +118,7 @@ class Scripted(Door):
     def __init__(self, script):
         self.script = list(script)
         self.sent = []
+        self.as_of = ""
         self.written = {}
         self.profile = None
 

@@ -1,0 +1,123 @@
+"""`loomos events causes | effects`: what led to an event, and what it led to."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from loomos.cli.amounts import time_text
+from loomos.cli.door import AsOf, Door, segment
+from loomos.cli.profile import Refused
+from loomos.cli.show import Json, err, number, out, print_json, printable
+
+__all__ = ["add_to"]
+
+Depth = Annotated[int, typer.Option(min=1, max=1000, help="Steps at most.")]
+Limit = Annotated[int, typer.Option(min=1, max=2000, help="Events at most.")]
+Org = Annotated[str, typer.Option("--org", help="Whose trail; yours if not given.")]
+Dot = Annotated[bool, typer.Option("--dot", help="As a graph in DOT, for Graphviz.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this part's commands."""
+    app.command()(causes)
+    app.command()(effects)
+
+
+def causes(
+    event_id: str,
+    depth: Depth = 100,
+    limit: Limit = 1000,
+    organisation: Org = "",
+    dot: Dot = False,
+    as_of: AsOf = "",
+    as_json: Json = False,
+) -> None:
+    """Show what led to an event, back to the beginning. Example: loomos events causes EVENT"""
+    found = walked(event_id, "CAUSES", depth, limit, organisation, as_of)
+    show(found, dot, as_json)
+
+
+def effects(
+    event_id: str,
+    depth: Depth = 100,
+    limit: Limit = 1000,
+    organisation: Org = "",
+    dot: Dot = False,
+    as_of: AsOf = "",
+    as_json: Json = False,
+) -> None:
+    """Show what an event led to. Example: loomos events effects EVENT --dot | dot -Tsvg"""
+    found = walked(event_id, "EFFECTS", depth, limit, organisation, as_of)
+    show(found, dot, as_json)
+
+
+def walked(
+    event_id: str, way: str, depth: int, limit: int, organisation: str, as_of: str
+) -> dict[str, Any]:
+    """The walk as the platform answers it."""
+    with Door.open(as_of=as_of) as door:
+        whose = organisation or door.organisation_id
+        if not whose:
+            raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --org")
+        path = f"/api/v1/organisations/{segment(whose)}/audit/events/{segment(event_id)}/causality"
+        params = {"direction": f"CAUSAL_DIRECTION_{way}", "depth_max": depth, "limit": limit}
+        return door.call("GET", path, params=params)
+
+
+def show(found: dict[str, Any], dot: bool, as_json: bool) -> None:
+    """A walk as JSON, as a graph or as a tree."""
+    entries = found.get("entries", [])
+    if as_json:
+        for entry in entries:
+            print_json(entry)
+    elif dot:
+        out.print(graph(entries), markup=False, soft_wrap=True, end="")
+    else:
+        out.print(tree(found["event_id"], found["direction"], entries), soft_wrap=True)
+    if not found.get("complete"):
+        err.print("there is more: raise --depth or --limit", markup=False)
+
+
+def tree(event_id: str, direction: str, entries: list[dict[str, Any]]) -> Tree:
+    """Each event under the one that it was reached from."""
+    way = direction.removeprefix("CAUSAL_DIRECTION_").lower()
+    whole = Tree(f"[dim]{way} of {escape(event_id)}[/dim]")
+    branches = {-1: whole}
+    for entry in entries:
+        depth = number(entry, "depth")
+        branches[depth] = branches[depth - 1].add(line_of(entry["event"]))
+    return whole
+
+
+def line_of(event: dict[str, Any]) -> str:
+    """One event in one line."""
+    position = event.get("position") or {}
+    place = f"{position.get('topic')}/{position.get('partition', 0)}@{position.get('offset', 0)}"
+    when = time_text(number(event, "at_us"))
+    tail = f"{when} {event.get('actor')} {place} {event.get('event_id')}"
+    told = f"{event.get('stream')} v{event.get('version', 0)}"
+    kind = escape(printable(event.get("type")))
+    return f"[bold]{kind}[/bold] {escape(printable(told))} [dim]{escape(printable(tail))}[/dim]"
+
+
+def graph(entries: list[dict[str, Any]]) -> str:
+    """The events as a DOT graph: arrows lead from causes to effects."""
+    events = [entry["event"] for entry in entries]
+    known = {event["event_id"] for event in events}
+    lines = ["digraph causality {", "  rankdir=LR; node [shape=box];"]
+    for event in events:
+        label = quoted(f"{event.get('type')}\n{event.get('stream')} v{event.get('version', 0)}")
+        lines.append(f"  {quoted(event['event_id'])} [label={label}];")
+    for event in events:
+        if event.get("causation_id") in known - {event["event_id"]}:
+            lines.append(f"  {quoted(event['causation_id'])} -> {quoted(event['event_id'])};")
+    return "\n".join([*lines, "}", ""])
+
+
+def quoted(text: str) -> str:
+    """Text as DOT quotes it: what events say cannot leave its label."""
+    lines = (printable(line) for line in text.split("\n"))
+    plain = (line.replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+    return '"' + "\\n".join(plain) + '"'

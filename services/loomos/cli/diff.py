@@ -1,0 +1,86 @@
+"""`loomos diff A B`: what changed between two moments."""
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
+from loomos.cli.show import Json, err, print_json, short, table
+
+__all__ = ["add_to"]
+
+TABLE = re.compile(r"[a-z0-9_]+")
+SERVICES = (
+    "security", "scheduler", "resource-manager", "marketplace", "checkpoint", "deployment",
+)  # fmt: skip
+"""Compared where none is named: loomdb's tables are an index of events, which only grows."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this part's commands."""
+    app.command()(diff)
+
+
+def diff(
+    earlier: Annotated[str, typer.Argument(help="A time, topic:partition:offset, or an event.")],
+    later: Annotated[str, typer.Argument(help="Likewise; `now` is a moment too.")] = "now",
+    what: Annotated[str, typer.Argument(help="Only this table's rows, or only an id's.")] = "",
+    services: Annotated[
+        list[str] | None, typer.Option("--service", help="Only this service; again for each.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows a service.")] = 1000,
+    organisation: Annotated[str, typer.Option("--org", help="Whose rows; yours if none.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show the rows that came, went and changed, with what each column was and is.
+
+    Example: loomos diff 2026-11-22T10:00:00Z now jobs --service scheduler
+    """
+    params: dict[str, Any] = {"from_moment": earlier, "to_moment": later, "limit": limit}
+    if what:
+        params["table" if TABLE.fullmatch(what) else "row_id"] = what
+    found: list[dict[str, Any]] = []
+    with Door.open() as door:
+        whose = organisation or door.organisation_id
+        if not whose:
+            raise Refused(0, "INVALID_ARGUMENT", "whose rows? give --org")
+        for service in services or SERVICES:
+            answer = asked(door, whose, service, params, bool(services))
+            found += answer.get("changes", [])
+            if not answer.get("complete", True):
+                err.print(f"{service} has more: raise --limit, or name a table", markup=False)
+    if as_json:
+        for one in found:
+            print_json(one)
+        return
+    rows = [
+        (
+            f"{one['service']}.{one['table']}" if place == 0 else "",
+            one["key"] if place == 0 else "",
+            short(one["kind"], "CHANGE_KIND_").lower() if place == 0 else "",
+            column["name"],
+            column.get("before", ""),
+            column.get("after", ""),
+        )
+        for one in found
+        for place, column in enumerate(one.get("columns", []))
+    ]
+    table(("table", "key", "row", "column", "was", "is"), rows, "nothing changed")
+
+
+def asked(
+    door: Door, whose: str, service: str, params: dict[str, Any], named: bool
+) -> dict[str, Any]:
+    """What changed in one service; nothing where it has no such table and was not named."""
+    path = f"/api/v1/organisations/{segment(whose)}/audit/changes/{segment(service)}"
+    try:
+        return door.call("GET", path, params=params)
+    except Refused as refused:
+        missing = refused.code == "NOT_FOUND" and any(
+            one.get("field") == "table" for one in refused.fields
+        )
+        if missing and not named:
+            return {}
+        raise
