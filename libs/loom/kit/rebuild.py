@@ -6,6 +6,7 @@
 3. The swap is one transaction; the old tables stay as `<schema>__previous` for going back.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -22,6 +23,20 @@ from loom.store import OWN_TABLES, Connection, Store
 __all__ = ["Compared", "Mismatch", "rebuild", "table_digests"]
 
 PROJECTION = "read-model"
+SLICE_RECORDS = 250
+"""Between two slices the loop sees what the database answered."""
+STATEMENTS_MAX = 16_000
+"""So many may wait for the database while it is at work."""
+DIGEST = """
+SELECT coalesce(sum(rows), 0)::bigint AS rows,
+  encode(sha256(coalesce(string_agg(bucket || digest, ''::bytea ORDER BY bucket), '')), 'hex')
+    AS digest
+FROM (
+  SELECT substring(digest FOR 2) AS bucket, count(*) AS rows,
+    sha256(string_agg(digest, ''::bytea ORDER BY digest)) AS digest
+  FROM (SELECT sha256(convert_to(t::text, 'UTF8')) AS digest FROM {} AS t) AS each_row
+  GROUP BY 1) AS each_bucket
+"""
 
 
 class Mismatch(Exception):
@@ -146,39 +161,52 @@ async def copy_range(
         return
     reader = Reader(bus, target.topic, target.partition, start)
     await reader.start()
+    running: asyncio.Task[None] | None = None
+    statements: list[Statement] = []
     try:
         while reader.next_offset < target.base.offset:
-            statements: list[Statement] = []
-            records = await reader.batch()
+            records = await reader.batch(records_max=SLICE_RECORDS)
             for record in records:
                 if record.verdict.kind == Kind.EVENT and record.offset < target.base.offset:
                     statements += service.project(reader.recorded(record))
-            await run_all(connection, statements)
             progress(len(records))
+            if running is not None and not running.done() and len(statements) < STATEMENTS_MAX:
+                # The database has its turn: what the log has next is projected meanwhile.
+                await asyncio.sleep(0)
+                continue
+            if running is not None:
+                await running
+            running = asyncio.create_task(run_all(connection, statements))
+            statements = []
+        if running is not None:
+            await running
+            running = None
+        await run_all(connection, statements)
     finally:
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
         await reader.stop()
 
 
 async def table_digests(connection: Connection, schema: str) -> dict[str, tuple[int, str]]:
-    """Rows and a digest of their content, for each read-model table of a schema."""
+    """Rows and a digest of their content, for each read-model table of a schema.
+
+    A row counts by its own SHA-256, so the order is that of digests and no value grows with the
+    table but by 34 bytes for each of 65,536 buckets.
+    """
     names = await (
         await connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", (schema,)
         )
     ).fetchall()
     found: dict[str, tuple[int, str]] = {}
+    await connection.execute("SET LOCAL statement_timeout = 0")
     for name in (row["tablename"] for row in names):
         if name in OWN_TABLES:
             continue
-        row: Any = await (
-            await connection.execute(
-                sql.SQL(
-                    "SELECT count(*) AS rows, encode(sha256(convert_to(coalesce("
-                    "string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\"), ''), 'UTF8')), "
-                    "'hex') AS digest FROM {} AS t"
-                ).format(sql.Identifier(schema, name))
-            )
-        ).fetchone()
+        query = sql.SQL(DIGEST).format(sql.Identifier(schema, name))
+        row: Any = await (await connection.execute(query)).fetchone()
         found[name] = (row["rows"], row["digest"])
     return found
 
