@@ -22,7 +22,7 @@ COMPARE_S = 20.0
 
 async def answer(command: Message, receipt: Message, caller: Caller, shell: Any) -> Message:
     """What was asked for, from the index or from the trees."""
-    trees = trees_of(shell.settings)
+    trees = trees_of(shell)
     match command:
         case pb.GetProofRequest():
             return await asyncio.to_thread(trees.inclusion, command)
