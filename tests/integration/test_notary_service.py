@@ -8,8 +8,10 @@ import pytest
 from tests.appending import append
 
 from loom.decider import Rejected
+from loom.kit.answers import KEPT_US, Answers
 from loom.kit.authorize import Caller, Decision, Scope
 from loom.kit.call import Call
+from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
@@ -48,11 +50,11 @@ def caller(*organisations):
     return Caller("user:usr-acme-x", "acme", "user", Judge(*organisations))
 
 
-async def tell(shell, request, who):
+async def tell(shell, request, who, command_id="", issued_at_us=0):
     call = Call(
         caller=who,
-        command_id=uuid.uuid4().hex,
-        issued_at_us=now_us(),
+        command_id=command_id or uuid.uuid4().hex,
+        issued_at_us=issued_at_us or now_us(),
         correlation_id="reading",
         causation_id="",
         traceparent="",
@@ -183,3 +185,35 @@ async def test_the_audit_trail_is_indexed_proved_and_its_reads_are_recorded(shel
         return methods >= {"ListEvents", "GetStory", "GetEvent", "GetProof"}
 
     await eventually(recorded)
+
+
+async def test_a_command_older_than_the_index_is_looked_up_and_never_decided_twice(shell):
+    who, issued_at_us = caller(), now_us() - KEPT_US - 1
+
+    async def ask(request, after=(), timeout_s=0.0):
+        call = Call(who, uuid.uuid4().hex, now_us(), "look-up", "", "", after, None)
+        return await shell.ask("FindCommand", request, call)
+
+    shell.client.ask = ask
+    hold = pb.PlaceHoldRequest(
+        organisation_id="platform", scope=pb.HoldScope(subject="person-1"), reason="case 7"
+    )
+    release = pb.ReleaseHoldRequest(organisation_id="platform", hold_id="hold-x", reason="none")
+    first = await tell(shell, hold, who, "elder-1", issued_at_us)
+    with pytest.raises(Failure) as refused:
+        await tell(shell, release, who, "elder-2", issued_at_us)
+    commander = shell.ownership.commanders[0]
+    assert len(commander.desk.answers) >= 2
+    commander.desk.answers = Answers()
+    before = await commander.writer.reader.end()
+
+    assert await tell(shell, hold, who, "elder-1", issued_at_us) == first
+    with pytest.raises(Failure) as again:
+        await tell(shell, release, who, "elder-2", issued_at_us)
+    assert str(again.value) == str(refused.value)
+    assert again.value.code == refused.value.code
+    hold.reason = "another case"
+    with pytest.raises(Failure) as other:
+        await tell(shell, hold, who, "elder-1", issued_at_us)
+    assert other.value.code == "ALREADY_EXISTS"
+    assert await commander.writer.reader.end() == before

@@ -122,11 +122,15 @@ class Client:
         causation_id: str = "",
         bearer: str = "",
         timeout_s: float = 10.0,
+        issued_at_us: int = 0,
     ) -> Message:
-        """Have a command decided; raises Failure with the refusal, or when time is up."""
+        """Have a command decided; raises Failure with the refusal, or when time is up.
+
+        One that may have been told before says when it was issued first.
+        """
         given = Headers(
             command_id=command_id or new_command_id(),
-            issued_at_us=now_us(),
+            issued_at_us=issued_at_us or now_us(),
             correlation_id=correlation_id,
             causation_id=causation_id,
             traceparent=observe.traceparent(),

@@ -22,12 +22,15 @@ from google.protobuf.message import Message
 
 from loom.decider import Position, Recorded, Rejected, partition_shard
 from loom.kit import erasures, observe
+from loom.kit.answers import Answer
 from loom.kit.authorize import Authorizer, Caller
 from loom.kit.client import Client
+from loom.kit.commander import Commander
 from loom.kit.config import Settings
 from loom.kit.contract import Hears, Service
 from loom.kit.descriptors import described
-from loom.kit.entries import Entry, stale_view
+from loom.kit.elder import answered_long_ago, is_elder
+from loom.kit.entries import Entry, stale_view, unknown_outcome
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.kit.ownership import Ownership
 from loom.kit.reactor import derived_id
@@ -223,6 +226,7 @@ class Shell:
             command_id=command_id,
             correlation_id=correlation_id or command_id,
             causation_id=causation_id,
+            issued_at_us=issued_at_us,
         )
 
     async def _decide(self, route: Route, request: Message, digest: bytes, call: Call) -> Message:
@@ -259,10 +263,21 @@ class Shell:
             expected=expected_of(request),
             answer=asyncio.get_running_loop().create_future(),
         )
-        answer = await commander.submit(entry)
+        if is_elder(call) and (known := await self._remembered(commander, entry)) is not None:
+            entry.settle(known)
+            answer = await entry.answer
+        else:
+            answer = await commander.submit(entry)
         if answer.code:
             raise Failure(answer.code, answer.message, answer.field)
         return answer.receipt(call.command_id)
+
+    async def _remembered(self, commander: Commander, entry: Entry) -> Answer | None:
+        if commander.writer is None or not commander.serving.is_set():
+            raise unknown_outcome("the partition is being claimed")
+        base = commander.writer.reader.base
+        topic = self.service.topic
+        return await answered_long_ago(self.client, topic, commander.partition, base, entry)
 
     async def _await_positions(self, after: tuple[Position, ...]) -> None:
         for position in after:

@@ -55,3 +55,31 @@ CREATE TABLE log_beginnings (
   first_offset bigint NOT NULL,
   PRIMARY KEY (topic, partition)
 );
+
+-- Erasures, and which events hold something sealed for whom.
+CREATE TABLE erasures (
+  erasure_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  subject text NOT NULL,
+  ground int NOT NULL,
+  reason text NOT NULL,
+  ordered_by text NOT NULL,
+  ordered_at_us bigint NOT NULL,
+  event_id text NOT NULL,
+  place json NOT NULL,
+  tombstones json NOT NULL DEFAULT '[]',
+  completed_at_us bigint NOT NULL DEFAULT 0,
+  completed_event_id text NOT NULL DEFAULT '',
+  completed_place json NOT NULL DEFAULT '{}'
+);
+CREATE INDEX ON erasures (organisation_id, ordered_at_us);
+CREATE TABLE sealed_events (
+  topic text NOT NULL,
+  partition int NOT NULL,
+  record_offset bigint NOT NULL,
+  organisation_id text NOT NULL,
+  subject text NOT NULL,
+  at_us bigint NOT NULL,
+  PRIMARY KEY (topic, partition, record_offset, subject)
+);
+CREATE INDEX ON sealed_events (organisation_id, subject, at_us);

@@ -7,7 +7,6 @@ An event that does not say which project or organisation it concerns inherits bo
 event of its own stream: a stream lies in one partition, so a rebuild gives the same rows.
 """
 
-import base64
 import json
 
 from google.protobuf.json_format import MessageToDict
@@ -85,10 +84,8 @@ def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:
 
 
 def content_of(event: Message) -> object:
-    """A user's payload as JSON; as text in base64 where all of it is sealed."""
+    """A user's payload as JSON; a sealed text where all of it is personal."""
     assert isinstance(event, data_pb2.EventAppended)
-    if "" in event.sealed_paths:
-        return base64.b64encode(event.payload).decode()
     return json.loads(event.payload)
 
 

@@ -1,16 +1,31 @@
 """Reads the audit index; foreign events are answered like unknown ones."""
 
 from loomos.loomdb.query.causality import walk_causes
+from loomos.loomdb.query.command import find_command
 from loomos.loomdb.query.events import cursor_of, get_event, list_events, place_of
+from loomos.loomdb.query.keys import (
+    dead_keys,
+    get_erasure,
+    list_erasures,
+    preview_erasure,
+)
 from loomos.loomdb.query.moment import get_moment
+from loomos.loomdb.query.proof import offsets_of, places_of
 from loomos.loomdb.query.story import get_story
 
 __all__ = [
     "cursor_of",
+    "dead_keys",
+    "find_command",
+    "get_erasure",
     "get_event",
     "get_moment",
     "get_story",
+    "list_erasures",
     "list_events",
+    "offsets_of",
     "place_of",
+    "places_of",
+    "preview_erasure",
     "walk_causes",
 ]
