@@ -148,6 +148,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     made = Node(home)
+    made.runs.adopt()
     yield made
     await made.close()
 

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import structlog
 
 from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as scheduler
-from loomos.node_agent import artifacts, outcome, reports, shim
+from loomos.node_agent import artifacts, outcome, reports, shim, spare
 from loomos.node_agent.outbox import Outbox
 from loomos.node_agent.workplace import Place, write_durably
 
@@ -33,11 +32,6 @@ REPORT_READ_BYTES = 1 << 20
 METRICS_PER_REPORT_MAX = 256
 CHECKPOINT_BYTES_MAX = 16 << 30
 LAST_NUMBER = re.compile(r"(\d{1,15})\D*$")
-SERVICES = Path(__file__).parents[2]
-BOOT = (
-    f"import sys; sys.path.insert(0, {str(SERVICES)!r}); "
-    "from loomos.node_agent.shim import main; main()"
-)
 
 
 class Run:
@@ -91,20 +85,10 @@ class Run:
             ended=self.ended,
         )
 
-    def launch(self) -> None:
-        """Starts the shim; it belongs to no session of ours, so it outlives us."""
-        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self.child = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", BOOT, str(self.folder)],
-            {},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, str(self.folder / "shim.err"), append, 0o600),
-            ],
-            setsid=True,
-        )
+    def launch(self, waiting: spare.Spare) -> None:
+        """Makes the spare this run's shim, or starts one."""
+        errors = self.folder / "shim.err"
+        self.child = waiting.take(self.folder) or spare.launch(str(self.folder), None, errors)
 
     def stop(self, grace_seconds: int) -> None:
         """Asks the job to checkpoint and end; after the grace period it is killed."""

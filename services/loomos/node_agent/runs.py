@@ -17,9 +17,11 @@ from loomos.node_agent import artifacts, workplace
 from loomos.node_agent.outbox import Outbox
 from loomos.node_agent.outcome import unstartable
 from loomos.node_agent.run import Run
+from loomos.node_agent.spare import Spare
 from loomos.node_agent.workplace import Place, Unstartable
 
 KEPT_RUNS_MAX = 200
+SPARE_PAUSE_SECONDS = 1.0
 Token = tuple[int, int, int]
 
 
@@ -40,6 +42,7 @@ class Runs:
         self.starting: dict[str, rm.StartRun] = {}
         self.stops: dict[str, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.spare = Spare(place.folder / "runs")
 
     def adopt(self) -> None:
         """Takes up the runs that an earlier agent of this node left."""
@@ -52,6 +55,7 @@ class Runs:
             if not run.over:
                 self.log.info("run adopted", allocation_id=run.id)
                 self._follow(run)
+        self.spare.prepare()
 
     def states(self) -> list[rm.RunState]:
         """Every run whose end was not accepted yet."""
@@ -106,12 +110,13 @@ class Runs:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.spare.close()
 
     async def _start(self, order: rm.StartRun) -> None:
         try:
             folder = await asyncio.to_thread(workplace.prepare, self.place, order)
             run = Run(self.place, folder, self.outbox)
-            run.launch()
+            run.launch(self.spare)
         except (Unstartable, OSError) as error:
             self.log.warning("no start", allocation_id=order.allocation_id, error=str(error))
             self.outbox.add(unstartable(order, error), lambda _: None)
@@ -123,7 +128,13 @@ class Runs:
         if grace_seconds is not None:
             run.stop(grace_seconds)
         self._follow(run)
+        self._keep(asyncio.create_task(self._prepare_spare()))
         self._forget()
+
+    async def _prepare_spare(self) -> None:
+        # Not at once: the run that has just begun needs the processor more.
+        await asyncio.sleep(SPARE_PAUSE_SECONDS)
+        self.spare.prepare()
 
     def _follow(self, run: Run) -> None:
         self._keep(asyncio.create_task(run.follow()))

@@ -1,6 +1,7 @@
 """The small process that stands between the agent and one job, and outlives the agent.
 
-Started as `python -I -S`, standard library only. It reads `spec.json` in its state folder and
+Started as `python -I -S`, standard library only, for one run or to wait until it is told which
+(`spare.py`). It reads `spec.json` in its state folder and
 leaves there `shim.json` (who runs, behind which walls), `job.log`, `reports.jsonl` and, last,
 `exit.json`; the agent, or its successor, reads them.
 
@@ -26,6 +27,7 @@ from typing import Any
 
 from loomos.node_agent import sandbox
 from loomos.node_agent.capped import Capped
+from loomos.node_agent.state_file import show, write_durably
 
 READ_BYTES = 1 << 16
 LINE_BYTES_MAX = 4096
@@ -67,7 +69,7 @@ class Shim:
         self.walls = sandbox.enter_pid_namespace(self.spec["uid"])
         self._start()
         self._watch_signals()
-        _write_durably(
+        show(
             os.path.join(self.state, "shim.json"),
             {
                 "pid": os.getpid(),
@@ -351,7 +353,7 @@ class Shim:
             "walls": self.walls.names(),
         }
         self.reports.close()
-        _write_durably(os.path.join(self.state, "exit.json"), record)
+        write_durably(os.path.join(self.state, "exit.json"), record)
 
 
 def _number(path: str, where: int | str) -> int:
@@ -372,22 +374,25 @@ def start_ticks(pid: int) -> str:
         return f"{ticks}@{file.read().strip()}"
 
 
-def _write_durably(path: str, facts: dict[str, Any]) -> None:
-    scratch = path + ".new"
-    with open(scratch, "w", encoding="utf-8") as file:
-        json.dump(facts, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
 def main() -> None:
-    """Runs the job of the state folder named on the command line."""
+    """Runs the job of the state folder named on the command line, or told later."""
     # Whatever the agent had open is none of the job's business.
     os.closerange(3, 1 << 20)
     os.umask(0o077)
     os.chdir("/")
-    Shim(sys.argv[1]).run()
+    folder = sys.argv[1]
+    Shim(_told() if folder.endswith("/") else folder).run()
+
+
+def _told() -> str:
+    """The folder that a waiting shim is told; ends this process where its agent is gone."""
+    folder = b""
+    while data := os.read(0, READ_BYTES):
+        folder += data
+    if not folder:
+        sys.exit()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    errors = os.path.join(os.fsdecode(folder), "shim.err")
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    os.closerange(3, 64)
+    return os.fsdecode(folder)

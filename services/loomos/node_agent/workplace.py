@@ -94,7 +94,8 @@ def prepare(place: Place, order: rm.StartRun) -> Path:
     if uid is not None:
         _give(work, uid)
     spec = json.dumps(_spec(place, order, work, uid))
-    write_durably(folder / "spec.json", spec.encode())
+    # Only a process that outlives no power cut reads it.
+    (folder / "spec.json").write_text(spec)
     write_durably(folder / "order.pb", order.SerializeToString(deterministic=True))
     return folder
 
