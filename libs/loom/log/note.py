@@ -73,6 +73,10 @@ class Verifier:
 
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a note that this key signed; InvalidNote otherwise."""
+        return parse_checkpoint(self.opened(note))
+
+    def opened(self, note: str) -> str:
+        """The text of a note that this key signed; InvalidNote otherwise."""
         text, signatures = split(note)
         for name, data in signatures:
             if name == self.name and data[:4] == self.key_id:
@@ -80,7 +84,7 @@ class Verifier:
                     Ed25519PublicKey.from_public_bytes(self.key).verify(data[4:], text.encode())
                 except InvalidSignature:
                     raise InvalidNote(f"the signature of {name!r} does not fit the note") from None
-                return parse_checkpoint(text)
+                return text
         raise InvalidNote(f"the note is not signed by {self.name!r} ({self.key_id.hex()})")
 
 
@@ -93,7 +97,10 @@ class Signer:
 
     def sign(self, checkpoint: Checkpoint) -> str:
         """The signed note; the same checkpoint always gives the same note."""
-        text = checkpoint.text()
+        return self.sign_text(checkpoint.text())
+
+    def sign_text(self, text: str) -> str:
+        """A signed note of any text that ends in a newline."""
         data = self.verifier.key_id + self._key.sign(text.encode())
         return f"{text}\n— {self.verifier.name} {base64.b64encode(data).decode()}\n"
 

@@ -26,14 +26,15 @@ EVERY_S = 1.0
 RETRY_S = 2.0
 
 
-def trees_of(settings: Any) -> Trees:
-    """Where this installation keeps its trees, and the key that signs them."""
-    return Trees(settings.home / "trees", settings.credentials / "notary.pub")
+def trees_of(shell: Any) -> Trees:
+    """Where this installation keeps its trees, the key that signs them, and who witnesses them."""
+    settings = shell.settings
+    return Trees(settings.home / "trees", settings.credentials / "notary.pub", asked(shell))
 
 
 async def notarise(shell: Any) -> None:
     """Seal every partition for as long as the process lives."""
-    folder = trees_of(shell.settings).folder
+    folder = trees_of(shell).folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         while not locked(lock.fileno()):  # noqa: ASYNC110 - another process holds it

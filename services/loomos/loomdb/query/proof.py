@@ -1,0 +1,40 @@
+"""Where events stand in the log, for who may see them."""
+
+from typing import Any, LiteralString, cast
+
+import psycopg
+
+from loom.kit.authorize import Caller
+from loomos.loomdb.query.events import visible
+
+__all__ = ["offsets_of", "places_of"]
+
+
+async def places_of(
+    organisation: str, ids: list[str], action: str, caller: Caller, db: psycopg.AsyncConnection
+) -> dict[str, tuple[str, int, int]]:
+    """Topic, partition and offset of each event of these that the caller may see."""
+    where, parameters = visible(organisation, caller, action)
+    text = "SELECT event_id, topic, partition, record_offset FROM audit_events"
+    text += f" WHERE event_id = ANY(%(ids)s) AND {where}"
+    found = await db.execute(cast(LiteralString, text), parameters | {"ids": ids})
+    rows = cast("list[dict[str, Any]]", await found.fetchall())
+    return {row["event_id"]: (row["topic"], row["partition"], row["record_offset"]) for row in rows}
+
+
+async def offsets_of(
+    organisation: str,
+    topic: str,
+    partition: int,
+    span: tuple[int, int],
+    caller: Caller,
+    db: psycopg.AsyncConnection,
+) -> set[int]:
+    """The offsets in a range whose events the caller may see."""
+    where, parameters = visible(organisation, caller, "ExportRecords")
+    text = "SELECT record_offset FROM audit_events WHERE topic = %(topic)s AND partition ="
+    text += " %(partition)s AND record_offset >= %(first)s AND record_offset < %(end)s"
+    text += f" AND {where}"
+    given = {"topic": topic, "partition": partition, "first": span[0], "end": span[1]}
+    found = await db.execute(cast(LiteralString, text), parameters | given)
+    return {row["record_offset"] for row in cast("list[dict[str, Any]]", await found.fetchall())}
