@@ -1,10 +1,12 @@
-"""`loomos events`: the log's events, and how they hang together."""
+"""`loomos events`: events of your own into the log, and how the log's events hang together."""
 
 import typer
 
-from loomos.cli import causality
+from loomos.cli import causality, events_append, events_schemas
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Events: what led to them, what they led to.", no_args_is_help=True)
+app = typer.Typer(help="Events: append your own; what led to them.", no_args_is_help=True)
+events_append.add_to(app)
 causality.add_to(app)
+app.add_typer(events_schemas.app, name="schemas")

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
-from loomos.data.decide.event import Ahead, append_all, completed, next_event
+from loomos.data.decide.event import Ahead, append_whole, complete_all, next_event
 from loomos.data.state import Pending, State
 
 __all__ = ["process", "submit"]
@@ -29,11 +29,8 @@ def submit(command: pb.SubmitBatchRequest, state: State, context: Context) -> li
             f"{PENDING_MAX} batches of {state.shard} wait already: hand it over later",
         )
     fields = [f"events[{index}]" for index in range(len(command.events))]
-    append_all(command.events, command.old, fields, state, context)
-    whole = [
-        completed(event, index, fields[index], state, context)
-        for index, event in enumerate(command.events)
-    ]
+    whole = complete_all(command.events, fields, state, context)
+    append_whole(whole, command.old, fields, state, context)
     return [
         pb.BatchAccepted(
             batch_id=context.new_id("batch"),

@@ -20,7 +20,7 @@ from loomos.data.decide.version import chosen, latest, versions
 from loomos.data.form import hold
 from loomos.data.state import State, id_key
 
-__all__ = ["Ahead", "append", "append_all", "appended", "completed", "expect", "next_event"]
+__all__ = ["Ahead", "append", "append_all", "append_whole", "complete_all", "expect", "next_event"]
 
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 PLATFORM_ID = re.compile(r"[0-9a-f]{32}\.[0-9]{1,6}")
@@ -55,16 +55,32 @@ def append_all(
     context: Context,
 ) -> list[pb.EventAppended]:
     """The events that are new, in their order; `fields` say where each stands in the request."""
-    whole = [
+    return append_whole(complete_all(events, fields, state, context), old, fields, state, context)
+
+
+def complete_all(
+    events: Sequence[pb.NewEvent], fields: Sequence[str], state: State, context: Context
+) -> list[pb.NewEvent]:
+    """The events as they are kept and compared."""
+    return [
         completed(event, index, field, state, context)
         for index, (event, field) in enumerate(zip(events, fields, strict=True))
     ]
-    ahead = Ahead(
-        {one.event_id: one.digest for one in old}, later={event.event_id for event in whole}
-    )
+
+
+def append_whole(
+    whole: Sequence[pb.NewEvent],
+    old: Iterable[pb.OldEvent],
+    fields: Sequence[str],
+    state: State,
+    context: Context,
+) -> list[pb.EventAppended]:
+    """What of completed events is new, in their order."""
+    known = {one.event_id: one.digest for one in old}
+    ahead = Ahead(known, later={event.event_id for event in whole})
     made = []
-    for event, field_name in zip(whole, fields, strict=True):
-        found = next_event(event, field_name, state, context, context.actor, ahead)
+    for event, where in zip(whole, fields, strict=True):
+        found = next_event(event, where, state, context, context.actor, ahead)
         if found is not None:
             made.append(found)
     return made

@@ -118,7 +118,10 @@ def check_steps(command: pb.RegisterSchemaRequest, known: dict[str, Schema]) -> 
 
 
 def check_compatible(
-    command: pb.RegisterSchemaRequest, schema: object, known: dict[str, Schema], mode: pb.Compatibility
+    command: pb.RegisterSchemaRequest,
+    schema: object,
+    known: dict[str, Schema],
+    mode: pb.Compatibility,
 ) -> None:
     """What the mode asks for holds, or the path that breaks it is named."""
     if mode == pb.COMPATIBILITY_NONE or not known:
@@ -135,13 +138,15 @@ def check_compatible(
             broken = unreadable(schema, lifted(raised, command.upcast))
             refuse(command, version, mode, broken, "does not read what it wrote")
         if mode in (*FORWARD, *FULL):
-            refuse(
-                command, version, mode, unreadable(other, schema), "cannot read this"
-            )
+            refuse(command, version, mode, unreadable(other, schema), "cannot read this")
 
 
 def refuse(
-    command: pb.RegisterSchemaRequest, version: str, mode: pb.Compatibility, broken: list[str], told: str
+    command: pb.RegisterSchemaRequest,
+    version: str,
+    mode: pb.Compatibility,
+    broken: list[str],
+    told: str,
 ) -> None:
     """Raise Rejected where something is broken."""
     if not broken:

@@ -1,0 +1,245 @@
+"""`loomos events append | append-file | batch`: events of your own, into the log.
+
+A file's events get ids made from its lines, so the same file once more appends nothing new.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from loomos.cli.amounts import time_text
+from loomos.cli.door import Door, segment
+from loomos.cli.profile import Refused
+from loomos.cli.show import Json, err, fields, number, out, print_json
+
+__all__ = ["Organisation", "add_to", "content", "path_of"]
+
+BATCH_BYTES_MAX = 250_000
+POLL_S = 0.2
+POLLS_MAX = 300
+
+Organisation = Annotated[str, typer.Option("--org", help="Whose; else your own organisation's.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this part's commands."""
+    for command in (append, append_file, batch):
+        app.command()(command)
+
+
+def append(
+    event_type: Annotated[str, typer.Argument(help="What happened, e.g. model.training.failed.")],
+    data: Annotated[str, typer.Option(help="JSON object, or @FILE, or @- for standard input.")],
+    event_id: Annotated[str, typer.Option("--id", help="Same id, same content: counts once.")] = "",
+    stream: Annotated[str, typer.Option(help="E.g. a run's name; else the type's own.")] = "",
+    schema_version: Annotated[str, typer.Option("--version", help="E.g. 1.2.0; else newest.")] = "",
+    expected: Annotated[
+        int, typer.Option(min=-1, help="Events in the stream before; -1: any.")
+    ] = -1,
+    correlation: Annotated[str, typer.Option(help="The story that it belongs to.")] = "",
+    causation: Annotated[str, typer.Option(help="Id of the event that caused it.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find it by; repeat.")] = None,
+    priority: Annotated[str, typer.Option(help="low, normal, high or critical.")] = "",
+    classification: Annotated[str, typer.Option(help="Of its data, e.g. phi.")] = "",
+    geography: Annotated[str, typer.Option(help="Where it may be, e.g. us_only.")] = "",
+    retention_days: Annotated[int, typer.Option(min=0, help="Keep so long; 0: policy.")] = 0,
+    subject: Annotated[str, typer.Option(help="Pseudonym of whose personal data it holds.")] = "",
+    project: Annotated[str, typer.Option(help="The project, e.g. acme.vision.")] = "",
+    organisation: Organisation = "",
+    as_json: Json = False,
+) -> None:
+    """Append one event.
+
+    Example: loomos events append job.completed --data '{"job_id": "j-7", "status": "succeeded"}'
+    """
+    event: dict[str, Any] = {
+        "type": event_type,
+        "payload_json": content(data),
+        "event_id": event_id,
+        "stream": stream,
+        "schema_version": schema_version,
+        "correlation_id": correlation,
+        "causation_id": causation,
+        "data_subject": subject,
+        "context": {"project_id": project},
+        "security": {
+            "data_classification": classification,
+            "geographic_restriction": geography,
+        },
+        "metadata": {
+            "tags": tag or [],
+            "priority": priority,
+            "retention_override_days": retention_days,
+        },
+    }
+    body: dict[str, Any] = {"event": said(event)}
+    if expected >= 0:
+        body["expected_stream_version"] = expected
+    with Door.open() as door:
+        answer = door.call("POST", path_of(door, organisation, "events"), body)
+    if as_json:
+        print_json(answer)
+        return
+    (one,) = answer["events"]
+    place = one["position"]
+    fields(
+        (
+            ("event", one["event_id"]),
+            ("stream", f"{one['stream']}, its number {one['version']}"),
+            ("position", f"{place['topic']}/{place['partition']} offset {place['offset']}"),
+            ("repeated", "it was there already" if one["duplicate"] else ""),
+        )
+    )
+
+
+def append_file(
+    file: Annotated[Path, typer.Argument(help="NDJSON, one event a line; - for standard input.")],
+    events_per_batch: Annotated[int, typer.Option("--batch", min=1, max=1000)] = 200,
+    background: Annotated[
+        bool, typer.Option("--background", help="Hand batches over; they are appended soon after.")
+    ] = False,
+    organisation: Organisation = "",
+    as_json: Json = False,
+) -> None:
+    """Append a file of events; each batch is appended whole or not at all.
+
+    A line is an event as the API takes it: {"type": "job.completed", "payload": {…}, …}.
+
+    Example: loomos events append-file run-7.ndjson
+    """
+    began, totals = time.monotonic(), {"appended": 0, "duplicates": 0, "batches": 0}
+    opened: Any = nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
+    shown = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), console=err
+    )
+    with Door.open() as door, opened as source, shown as progress:
+        task = progress.add_task("events", total=None)
+        path = path_of(door, organisation, "event-batches" if background else "events/batch")
+        for events, last_line in batches(source, events_per_batch):
+            try:
+                answer = door.call("POST", path, {"events": events})
+                if background:
+                    answer = ended(door, f"{path}/{segment(answer['batch_id'])}")
+            except Refused as refused:
+                first = last_line - len(events) + 1
+                told = f"lines {first} to {last_line}, nothing of them is appended: {refused}"
+                raise Refused(refused.status, refused.code, told) from refused
+            totals["appended"] += number(answer, "events_processed")
+            totals["duplicates"] += number(answer, "duplicates")
+            totals["batches"] += 1
+            progress.update(task, advance=len(events))
+    seconds = max(time.monotonic() - began, 1e-3)
+    if as_json:
+        print_json({**totals, "seconds": round(seconds, 3)})
+        return
+    done = totals["appended"] + totals["duplicates"]
+    out.print(
+        f"{totals['appended']} appended, {totals['duplicates']} were there already, "
+        f"{totals['batches']} batches, {done / seconds:.0f} events/s"
+    )
+
+
+def batch(batch_id: str, organisation: Organisation = "", as_json: Json = False) -> None:
+    """Show how far a batch is that was handed over.
+
+    Example: loomos events batch batch-acme-24rbzez64xn4kgculpgh
+    """
+    with Door.open() as door:
+        path = path_of(door, organisation, f"event-batches/{segment(batch_id)}")
+        found = door.call("GET", path)
+    if as_json:
+        print_json(found)
+        return
+    fields(
+        (
+            ("batch", found["batch_id"]),
+            ("state", "finished" if found.get("finished") else "pending"),
+            ("events", found["events"]),
+            ("pending", found.get("pending", 0)),
+            ("appended", found.get("events_processed", 0)),
+            ("there already", found.get("duplicates", 0)),
+            ("took", f"{found.get('processing_time_ms', 0)} ms"),
+            ("accepted", time_text(number(found, "accepted_at_us"))),
+            *(
+                (f"refused, event {one.get('index', 0)}", f"{one['event_id']}: {one['message']}")
+                for one in found.get("refused", [])
+            ),
+        )
+    )
+
+
+def said(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without what was not said of it."""
+    inner = {key: said(one) if isinstance(one, dict) else one for key, one in event.items()}
+    return {key: one for key, one in inner.items() if one not in ("", 0, [], {})}
+
+
+def path_of(door: Door, organisation: str, rest: str) -> str:
+    """A path of the organisation's events."""
+    whose = organisation or door.organisation_id
+    if not whose:
+        raise Refused(0, "INVALID_ARGUMENT", "say whose events with --org")
+    return f"/api/v1/organisations/{segment(whose)}/{rest}"
+
+
+def content(given: str) -> str:
+    """JSON text as given, or from the file that `@` names."""
+    if not given.startswith("@"):
+        return given
+    try:
+        return sys.stdin.read() if given == "@-" else Path(given[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(0, "INVALID_ARGUMENT", f"{given[1:]} cannot be read: {error}") from error
+
+
+def batches(source: IO[bytes], most: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """The file's events in batches, each with the number of its last line."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    line_number = 0
+    for line_number, line in enumerate(source, start=1):
+        if not line.strip():
+            continue
+        if found and (len(found) == most or size + len(line) > BATCH_BYTES_MAX):
+            yield found, line_number - 1
+            found, size = [], 0
+        found.append(event_of(line, line_number))
+        size += len(line)
+    if found:
+        yield found, line_number
+
+
+def event_of(line: bytes, line_number: int) -> dict[str, Any]:
+    """The event that a line says, with an id of its own."""
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        told = f"line {line_number} is not JSON: {error}"
+        raise Refused(0, "INVALID_ARGUMENT", told) from error
+    if not isinstance(event, dict):
+        raise Refused(0, "INVALID_ARGUMENT", f"line {line_number} is no JSON object")
+    if not event.get("event_id"):
+        digest = hashlib.sha256(line.strip()).hexdigest()[:40]
+        event["event_id"] = f"line-{line_number}-{digest}"
+    if "payload" in event:
+        # As text no digit of a number is lost on the way.
+        event["payload_json"] = json.dumps(event.pop("payload"), ensure_ascii=False)
+    return event
+
+
+def ended(door: Door, path: str) -> dict[str, Any]:
+    """A batch that was handed over, once nothing of it is pending."""
+    for _ in range(POLLS_MAX):
+        found = door.call("GET", path)
+        if found.get("finished"):
+            return found
+        time.sleep(POLL_S)
+    raise Refused(0, "DEADLINE_EXCEEDED", f"{path.rpartition('/')[2]} is still pending")
