@@ -29,6 +29,8 @@ __all__ = ["Client"]
 
 Resolve = Callable[[str, str], Awaitable[str]]
 
+REPORTED_BYTES_MAX = 64 * 1024
+NOT_HEARD = ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
 PAUSE_SECONDS_MIN = 0.05
 PAUSE_SECONDS_MAX = 1.0
 FAILURES_MAX = 5
@@ -199,6 +201,22 @@ class Client:
                         raise Failure("UNAVAILABLE", f"{failure.message}: retry") from failure
                     raise
                 await asyncio.sleep(wait)
+
+    async def report(
+        self, route: Route, body: bytes, told: Failure, given: Headers, timeout_s: float
+    ) -> Failure:
+        """Have an owner record a command that was no message of the contract.
+
+        Gives the failure to tell: `told`, unless the owner will not hear the caller.
+        """
+        # No message begins with this byte, so whatever the body holds is refused, by its digest.
+        data = b"\xff" + body[:REPORTED_BYTES_MAX]
+        deadline = time.monotonic() + timeout_s
+        try:
+            await self.attempt(route, (route.service, ""), data, metadata_of(given), deadline)
+        except Failure as failure:
+            return failure if failure.code in NOT_HEARD else told
+        raise AssertionError("bytes that are no message were taken for one")
 
     async def attempt(
         self,

@@ -22,13 +22,13 @@ from starlette.types import Message as Event
 
 from loom.decider import Position
 from loom.kit import observe
-from loom.kit.call import ID, MOMENT, new_command_id
+from loom.kit.call import ID, MOMENT, Headers, new_command_id
 from loom.kit.client import Client
 from loom.kit.descriptors import described
 from loom.kit.errors import Failure, Violation, failure_of, problem, shown
 from loom.kit.validate import REQUEST_BYTES_MAX
 from loom.v1 import common_pb2
-from loomos.gateway import flow
+from loomos.gateway import flow, tlog
 from loomos.gateway.identity import Identities, Rates
 from loomos.gateway.openapi import comments_in, document
 from loomos.gateway.transcode import Binding, bindings, request_of, to_json
@@ -73,6 +73,7 @@ class Rest:
             self.app.add_api_route(path, answer, include_in_schema=False, response_model=None)
         for binding in self.bindings:
             self.app.router.add_route(binding.pattern, self.endpoint(binding), [binding.verb])
+        self.app.router.add_route(tlog.PATH, self.tlog, ["GET"])
         self.app.add_exception_handler(HTTPException, self.unrouted)
         self.asgi: ASGIApp = headed(self.app)
 
@@ -110,7 +111,17 @@ class Rest:
             self.strangers.take(address)
         after, query = positions_in(request, binding)
         as_of, query = moment_in(query, binding)
-        message = request_of(binding, request.path_params, query, await body_of(request))
+        body = await body_of(request)
+        try:
+            message = request_of(binding, request.path_params, query, body)
+        except Failure as failure:
+            if binding.route.query or binding.route.streams_out or not bearer:
+                raise
+            # A command of somebody known: the refusal belongs into the log.
+            given = Headers(correlation_id=correlation_id, bearer=bearer)
+            raise await self.client.report(
+                binding.route, body, failure, given, CALL_SECONDS_MAX
+            ) from failure
         if binding.route.anonymous and not binding.route.query:
             # Who logs in or joins is not yet anyone: an old token must not speak for him.
             bearer = ""
@@ -158,6 +169,22 @@ class Rest:
             headers={"x-correlation-id": correlation_id, "x-accel-buffering": "no"},
         )
 
+    async def tlog(self, request: Request) -> Response:
+        """A file of a hash tree."""
+        address = request.client.host if request.client else "nowhere"
+        try:
+            bearer = await self.identities.bearer(
+                request.headers.getlist("authorization"),
+                request.headers.getlist("x-api-key"),
+                address,
+            )
+            if not bearer:
+                self.strangers.take(address)
+            return await tlog.tree_file(request, self.client, bearer)
+        except Exception as error:  # noqa: BLE001 - the last fence: nothing else answers
+            correlation_id = new_command_id()
+            return refusal(failure_of(error, correlation_id), correlation_id)
+
     def known(self, error: BaseException, correlation_id: str, binding: Binding) -> Failure:
         """The failure to tell; what was not foreseen is logged."""
         failure = failure_of(error, correlation_id)
@@ -201,13 +228,15 @@ class Rest:
 
 
 def headed(app: ASGIApp) -> ASGIApp:
-    """The application with security headers on every answer."""
+    """The application with security headers on every answer; what an answer says itself stands."""
     pairs = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(event: Event) -> None:
             if event["type"] == "http.response.start":
-                event["headers"] = [*event.get("headers", ()), *pairs]
+                own = list(event.get("headers", ()))
+                said = {name for name, _ in own}
+                event["headers"] = own + [pair for pair in pairs if pair[0] not in said]
             await send(event)
 
         await app(scope, receive, with_headers)
