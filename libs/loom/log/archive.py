@@ -46,7 +46,7 @@ class Manifest:
     next_offset: int
     rows: int
     deleted: int
-    """Rows of which only stamp and digest are left."""
+    """Rows whose content is gone."""
     first_ms: int
     last_ms: int
     """The broker's times of the first and the last record."""

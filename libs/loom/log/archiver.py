@@ -7,10 +7,13 @@
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+
+from loom.decider import Position, Recorded
+from loom.log import envelope
 
 from .archive import Manifest, fetch, store, verify
 from .depot import Depot
@@ -34,7 +37,16 @@ from .reader import Judged, Reader
 from .topics import Bus
 from .verify import Sealed, open_tree
 
-__all__ = ["ROWS_MAX", "check", "discard", "pack", "rewrite", "signed_tree"]
+__all__ = [
+    "ROWS_MAX",
+    "archived",
+    "check",
+    "discard",
+    "pack",
+    "recorded",
+    "rewrite",
+    "signed_tree",
+]
 
 ROWS_MAX = 50_000
 BYTES_MAX = 64 * 1024 * 1024
@@ -138,19 +150,26 @@ def archived(record: Judged) -> Archived:
     )
 
 
+def recorded(record: Archived, topic: str, partition: int) -> Recorded:
+    """An archived valid event, decoded; raises catalogue.Undecodable."""
+    position = Position(topic, partition, record.offset, record.incarnation)
+    return envelope.read(record.headers, record.value, record.key, position, record.epoch)
+
+
 async def rewrite(
     depot: Depot,
     cache: Path,
     manifest: Manifest,
     sealed: Sealed,
     level: int,
-    delete: Collection[int] = (),
+    delete: Mapping[int, bytes] | None = None,
 ) -> Manifest:
     """Write an archived range as its next generation: at another level, less what is deleted.
 
-    The old generation stands beside it until `discard`. Raises as `pack` does.
+    `delete` says by offset what stays of a record's value. The old generation stands beside the new
+    one until `discard`. Raises as `pack` does.
     """
-    return await asyncio.to_thread(_rewrite, depot, cache, manifest, sealed, level, delete)
+    return await asyncio.to_thread(_rewrite, depot, cache, manifest, sealed, level, delete or {})
 
 
 def _rewrite(
@@ -159,13 +178,13 @@ def _rewrite(
     manifest: Manifest,
     sealed: Sealed,
     level: int,
-    delete: Collection[int],
+    delete: Mapping[int, bytes],
 ) -> Manifest:
     path = fetch(depot, manifest, cache)
     records, columns = decoded(path), columns_in(path)
     for place, record in enumerate(records):
         if record.offset in delete:
-            records[place], columns[place] = erased(record), Columns()
+            records[place] = erased(record, delete[record.offset])
     blank = replace(
         manifest,
         generation=manifest.generation + 1,

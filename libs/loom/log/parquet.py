@@ -1,8 +1,8 @@
 """Archived records as a Parquet object: the exact stored bytes, and columns to query by.
 
 1. The bytes of an object depend on the records, their columns and the level alone.
-2. A record deleted by policy stays as its stamp and its digest, so that judge and tree go on over
-   it; its key, its value and its attributes are gone.
+2. Of a record deleted by policy the stamp, the attributes and the digest stay, so that judge and
+   tree go on over it, and as much of its value as the state is folded from; its content is gone.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from loom.log import envelope
 from loom.log.catalogue import Undecodable
 
-from .judge import HEADER, Headers, Kind
+from .judge import Headers, Kind
 
 if TYPE_CHECKING:
     # Slow to import: few processes read or write the archive.
@@ -75,7 +75,7 @@ class Archived(NamedTuple):
     epoch: int
     digest: bytes
     deleted: bool = False
-    """True where only stamp and digest are left."""
+    """True where its content is gone; the digest is the original's."""
 
     @property
     def timestamp(self) -> int:
@@ -84,7 +84,7 @@ class Archived(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What an archived record can be found by; empty for markers, void and deleted records."""
+    """What an archived record can be found by; empty for markers and void records."""
 
     event_id: str = ""
     type: str = ""
@@ -105,7 +105,7 @@ Owner = Callable[[int], tuple[str, str]]
 
 def columns_of(record: Archived, owner: Owner) -> Columns:
     """What a valid event can be found by."""
-    if record.kind != Kind.EVENT or record.deleted:
+    if record.kind != Kind.EVENT:
         return Columns()
     try:
         said = envelope.attributes_in(record.headers)
@@ -191,7 +191,6 @@ def connected() -> "DuckDBPyConnection":
     )
 
 
-def erased(record: Archived) -> Archived:
-    """The record with nothing left but its stamp and its digest."""
-    stamp = tuple(header for header in record.headers[:1] if header[0] == HEADER)
-    return record._replace(key=None, value=None, headers=stamp, deleted=True)
+def erased(record: Archived, value: bytes) -> Archived:
+    """The record with this in place of its content; its digest stays that of the original."""
+    return record._replace(value=value, deleted=True)

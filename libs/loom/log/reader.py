@@ -7,8 +7,8 @@
    when nothing came for a while: a log can regrow under it while the broker is away.
 2. Offsets may be sparse. A void record is handed out too, marked as such.
 3. A valid record that cannot be decoded stops the reader (`catalogue.Undecodable`).
-4. What Kafka does not hold any more is read from the archive, judged like the rest; a record that
-   was deleted there by policy is handed out as void, though it counted for what follows it.
+4. What Kafka does not hold any more is read from the archive, judged like the rest. Of a record
+   that was deleted there by policy only what states are folded from is left (`DELETED`).
 """
 
 import asyncio
@@ -230,22 +230,25 @@ class Reader:
             run = list(found)
             judged += map(self._judge_deleted, run) if deleted else self._judge(run)
         for record, one in zip(records, judged, strict=True):
-            if int(one.verdict.kind) != record.kind and not record.deleted:
+            if int(one.verdict.kind) != record.kind:
                 raise self._diverged(f"the archive's record at offset {one.offset} is another one")
         if not self._archived:
             self._consumer.seek(self._tp, self.next_offset)
         return judged
 
     def _judge_deleted(self, record: "Archived") -> Judged:
-        """A deleted record counts by its stamp and its digest; nobody sees it as an event."""
+        """What is left of a deleted record; it counts by its stamp and its original digest."""
         verdict = self.judge.admit(record.key, record.headers, record.value, record.digest)
-        one = Judged(record.offset, record.timestamp, None, None, record.headers, verdict)
+        verdict = verdict._replace(reason=DELETED)
+        one = Judged(
+            record.offset, record.timestamp, record.key, record.value, record.headers, verdict
+        )
         self.next_offset = record.offset + 1
         if verdict.valid:
             self._seen = Seen(record.offset, record.timestamp, verdict.digest)
         if verdict.closes:
             self.base = one.base
-        return one._replace(verdict=verdict._replace(kind=Kind.VOID, reason=DELETED))
+        return one
 
     async def _cold_records(self, offset: int, records_max: int = 0) -> "list[Archived]":
         """Archived records from an offset on that Kafka does not hold any more."""

@@ -11,6 +11,7 @@ from loomos.loomdb.query.keys import (
 )
 from loomos.loomdb.query.moment import get_moment
 from loomos.loomdb.query.proof import offsets_of, places_of
+from loomos.loomdb.query.retention import get_log_retention, list_archive
 from loomos.loomdb.query.story import get_story
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "find_command",
     "get_erasure",
     "get_event",
+    "get_log_retention",
     "get_moment",
     "get_story",
+    "list_archive",
     "list_erasures",
     "list_events",
     "offsets_of",
