@@ -7,6 +7,7 @@
 3. A schema that refers to itself is personal from the place on where it does, if it is anywhere.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -25,6 +26,7 @@ __all__ = [
     "organisation_of",
     "places",
     "pointers",
+    "sealed_for",
     "sealed_in",
     "spots",
     "whole_organisation",
@@ -139,6 +141,24 @@ def key_of(text: object) -> str:
     """The id of the key that a sealed value needs; "" for anything else."""
     found = SEALED.fullmatch(text) if isinstance(text, str) else None
     return found.group(1) if found else ""
+
+
+def sealed_for(event: Message) -> list[str]:
+    """The subjects for whom something is sealed in an event; "" for the organisation itself."""
+    if not has_any(event.DESCRIPTOR):
+        return []
+    found: set[str] = set()
+    for place in places(event):
+        value = getattr(place.message, place.field)
+        if isinstance(value, Message):
+            continue
+        if place.pointers is None:
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+            if key_of(text):
+                found.add(place.subject)
+        elif place.pointers and any(sealed_in(json.loads(value))):
+            found.add(place.subject)
+    return sorted(found)
 
 
 def sealed_in(document: Any, path: str = "") -> Iterator[tuple[str, str]]:

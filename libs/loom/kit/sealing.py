@@ -20,7 +20,6 @@ from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
 
 from loom import personal
 from loom.kit.caller import Caller
@@ -134,26 +133,42 @@ class Sealing:
         """The message as the caller may read it: an event of that id, or an answer."""
         if not personal.has_any(message.DESCRIPTOR):
             return message
+        return await asyncio.to_thread(self.opened, message, event_id, self._rights(caller))
+
+    def _rights(self, caller: Caller) -> May:
+        """What the caller may read, as the policies say now."""
         scope = caller.scope(READ)
         own = caller.principal.removeprefix("user:")
 
         def may(key: DataKey) -> bool:
             return scope.all or key.organisation in scope.organisations or key.subject == own
 
-        return await asyncio.to_thread(self.opened, message, event_id, may)
+        return may
 
-    async def open_struct(
-        self, kind: str, payload: Struct, caller: Caller, event_id: str
-    ) -> Struct:
-        """An event's payload, as the audit index has it, as the caller may read it."""
+    async def open_dict(
+        self, kind: str, payload: dict[str, Any], event_id: str, caller: Caller
+    ) -> dict[str, Any]:
+        """An event as the audit index has it, by its field names, as the caller may read it."""
+        if "append_id" in payload and "event_type" in payload:
+            return await self._open_users(payload, caller)
         found = catalogue.events().get(kind)
         if found is None or not personal.has_any(found.DESCRIPTOR):
             return payload
-        event = json_format.ParseDict(json_format.MessageToDict(payload), found())
+        event = json_format.ParseDict(payload, found())
         shown = await self.open(event, caller, event_id)
-        fresh = Struct()
-        fresh.update(json_format.MessageToDict(shown, preserving_proto_field_name=True))
-        return fresh
+        return json_format.MessageToDict(shown, preserving_proto_field_name=True)
+
+    async def _open_users(self, payload: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """A user's event, whose content the index has as JSON."""
+        if not payload.get("sealed_paths"):
+            return payload
+        own = str(payload.get("event_id", ""))
+        pointers = tuple(payload["sealed_paths"])
+        document = copy.deepcopy(payload.get("payload"))
+        content = await asyncio.to_thread(
+            self._opened_json, document, "", "", pointers, own, self._rights(caller)
+        )
+        return payload | {"payload": content}
 
     def opened(self, message: Message, event_id: str, may: May) -> Message:
         """A copy of the message with plain values, or with marks in their place."""
@@ -169,26 +184,36 @@ class Sealing:
                     plain = self._opened([Spot(spot_id, place.path)], text, may)
                     setattr(place.message, place.field, like(value, plain))
             elif place.pointers:
-                document = self._opened_json(json.loads(value), "", place, spot_id, may)
+                document = json.loads(value)
+                document = self._opened_json(
+                    document, "", place.path, place.pointers, spot_id, may
+                )
                 setattr(place.message, place.field, like(value, compact(document)))
         return shown
 
     def _opened_json(
-        self, document: Any, pointer: str, place: personal.Place, spot_id: str, may: May
+        self,
+        document: Any,
+        pointer: str,
+        path: str,
+        pointers: tuple[str, ...],
+        spot_id: str,
+        may: May,
     ) -> Any:
         if personal.key_of(document):
             # An upcaster may have moved it: what it was bound to is among the declared places.
-            places = (pointer, *(place.pointers or ()))
-            spots = [Spot(spot_id, f"{place.path}#{at}") for at in places]
+            spots = [Spot(spot_id, f"{path}#{at}") for at in (pointer, *pointers)]
             plain = self._opened(spots, document, may)
             return plain if plain in (ERASED, HIDDEN, document) else json.loads(plain)
         if isinstance(document, dict):
             for name in document:
                 at = f"{pointer}/{personal.escaped(name)}"
-                document[name] = self._opened_json(document[name], at, place, spot_id, may)
+                inner = self._opened_json(document[name], at, path, pointers, spot_id, may)
+                document[name] = inner
         elif isinstance(document, list):
             for index, one in enumerate(document):
-                document[index] = self._opened_json(one, f"{pointer}/{index}", place, spot_id, may)
+                at = f"{pointer}/{index}"
+                document[index] = self._opened_json(one, at, path, pointers, spot_id, may)
         return document
 
     def _opened(self, spots: Iterable[Spot], text: str, may: May) -> str:

@@ -83,3 +83,34 @@ CREATE TABLE sealed_events (
   PRIMARY KEY (topic, partition, record_offset, subject)
 );
 CREATE INDEX ON sealed_events (organisation_id, subject, at_us);
+
+-- Subscriptions that remember their consumers, and feeds. How far they are stands in `positions`,
+-- which no rebuild touches; `logged_cursor` is what the log last heard of it.
+CREATE TABLE subscriptions (
+  subscription_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  name text NOT NULL,
+  created bytea NOT NULL,
+  logged_cursor text NOT NULL
+);
+CREATE INDEX ON subscriptions (organisation_id, name);
+CREATE TABLE dead_deliveries (
+  subscription_id text NOT NULL,
+  number bigint NOT NULL,
+  event_id text NOT NULL,
+  type text NOT NULL,
+  topic text NOT NULL,
+  partition int NOT NULL,
+  record_offset bigint NOT NULL,
+  incarnation int NOT NULL,
+  attempts int NOT NULL,
+  reason text NOT NULL,
+  replayed boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (subscription_id, number)
+);
+CREATE TABLE feeds (
+  organisation_id text PRIMARY KEY,
+  classification int NOT NULL,
+  begins_at text NOT NULL,
+  enabled_at_us bigint NOT NULL
+);

@@ -5,6 +5,12 @@ platform also knows what is archived.
     range: (nothing) ── ArchiveSealed ──▶ archived ── LogShortened ──▶ archived only
            archived ── ArchiveReplaced ──▶ archived, next generation
            archived only ── ArchiveDeleted ──▶ archived only, less content
+    erasure: (nothing) ── SubjectErased ──▶ ordered ── KeyDestroyed ──▶ done
+    rotation: (nothing) ── RotationOrdered ──▶ ordered ── KeyRotated ──▶ (nothing)
+    subscription: (nothing) ── SubscriptionCreated ──▶ stands ── SubscriptionDeleted ──▶ (nothing)
+    dead letter: (nothing) ── DeliveriesBuried ──▶ dead ── DeliveriesReplayed ──▶ under way again
+                 under way again ── SubscriptionAdvanced ──▶ (nothing), or DeliveriesBuried ──▶ dead
+    feed: (off) ── FeedEnabled ──▶ on ── FeedDisabled ──▶ (off)
     hold: (nothing) ── HoldPlaced ──▶ stands ── HoldReleased ──▶ (nothing)
 
 A trail only grows; nothing ends it.
@@ -15,7 +21,7 @@ from typing import NamedTuple
 
 from loom.v1 import loomdb_pb2 as pb
 
-__all__ = ["PLATFORM", "HeldBy", "Range", "Retention", "Trail", "initial"]
+__all__ = ["PLATFORM", "HeldBy", "Keys", "Range", "Retention", "Subscribed", "Trail", "initial"]
 
 PLATFORM = "platform"
 """The organisation that sees everything, and in whose shard the archive stands."""
@@ -59,6 +65,30 @@ class Retention:
 
 
 @dataclass(slots=True)
+class Keys:
+    """What is ordered of keys and not done yet; which subjects were erased."""
+
+    erasing: dict[str, str] = field(default_factory=dict)
+    """Erasure that is ordered → subject."""
+    erased: dict[str, int] = field(default_factory=dict)
+    """Subject → how often it was erased."""
+    rotating: dict[str, str] = field(default_factory=dict)
+    """Subject → key that is to have a successor."""
+    rewrapping: bool = False
+
+
+@dataclass(slots=True)
+class Subscribed:
+    """A subscription that remembers its consumers, and its dead letters."""
+
+    name: str
+    letters: dict[int, bool] = field(default_factory=dict)
+    """Number → whether it is being delivered again."""
+    numbered: int = 0
+    """The highest number that was given."""
+
+
+@dataclass(slots=True)
 class Trail:
     """One organisation's share of LoomDB."""
 
@@ -66,6 +96,10 @@ class Trail:
     """The organisation's id."""
     reads: int = 0
     retention: Retention = field(default_factory=Retention)
+    keys: Keys = field(default_factory=Keys)
+    subscriptions: dict[str, Subscribed] = field(default_factory=dict)
+    feed: int = 0
+    """What may stand in the feed at most, as the contract numbers it; 0 while it is off."""
 
 
 def initial(shard: str) -> Trail:

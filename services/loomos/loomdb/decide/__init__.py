@@ -4,8 +4,8 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected, Resource
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.decide import retention
-from loomos.loomdb.decide.read import read
+from loomos.loomdb.decide import feed, keys, report, retention, subscription
+from loomos.loomdb.decide.read import opened, read
 from loomos.loomdb.state import PLATFORM, Trail
 
 __all__ = ["PLATFORM", "decide", "resource"]
@@ -21,12 +21,53 @@ def decide(command: Message, state: Trail, context: Context) -> list[Message]:
             | pb.WalkCausesRequest()
             | pb.CompareMomentsRequest()
             | pb.GetProofRequest()
+            | pb.GetEventProofRequest()
+            | pb.ProveEventsRequest()
+            | pb.ReadTreeEntriesRequest()
+            | pb.ExportRecordsRequest()
             | pb.GetCheckpointRequest()
             | pb.CheckConsistencyRequest()
             | pb.GetLogRetentionRequest()
             | pb.ListArchiveRequest()
+            | pb.ListKeysRequest()
+            | pb.PreviewErasureRequest()
+            | pb.GetErasureRequest()
+            | pb.ListErasuresRequest()
         ):
             return read(command)
+        case (
+            pb.ReportAccessRequest()
+            | pb.ReportActivityRequest()
+            | pb.ReportLineageRequest()
+            | pb.ReportSubjectRequest()
+        ):
+            return report.issue(command)
+        case pb.RotateKeyRequest():
+            return keys.rotate_key(command, state)
+        case pb.RewrapKeysRequest():
+            return keys.rewrap_keys(command, state)
+        case pb.EraseSubjectRequest():
+            return keys.erase_subject(command, state, context)
+        case pb.ReportKeysDestroyedRequest():
+            return keys.report_destroyed(command, state)
+        case pb.ReportKeysRenewedRequest():
+            return keys.report_renewed(command, state)
+        case pb.ReportStreamRequest():
+            return opened(command)
+        case pb.CreateSubscriptionRequest():
+            return subscription.create(command, state, context)
+        case pb.DeleteSubscriptionRequest():
+            return subscription.delete(command, state)
+        case pb.ReportDeadDeliveriesRequest():
+            return subscription.bury(command, state)
+        case pb.ReplayDeadDeliveriesRequest():
+            return subscription.replay(command, state)
+        case pb.ReportProgressRequest():
+            return subscription.advance(command, state)
+        case pb.EnableFeedRequest():
+            return feed.enable(command, state, context)
+        case pb.DisableFeedRequest():
+            return feed.disable(command, state)
         case pb.SetLogRetentionRequest():
             return retention.set_rules(command, state)
         case pb.PlaceHoldRequest():
