@@ -1,6 +1,8 @@
 """`loomos diff A B`: what changed between two moments."""
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,8 @@ from loomos.cli.show import Json, err, print_json, short, table
 
 __all__ = ["add_to"]
 
+EMPTY = ("", '""', "0", "null", "false", "[]")
+WIDE = 160
 TABLE = re.compile(r"[a-z0-9_]+")
 SERVICES = (
     "security", "scheduler", "resource-manager", "marketplace", "checkpoint", "deployment",
@@ -55,19 +59,29 @@ def diff(
         for one in found:
             print_json(one)
         return
-    rows = [
-        (
-            f"{one['service']}.{one['table']}" if place == 0 else "",
-            one["key"] if place == 0 else "",
-            short(one["kind"], "CHANGE_KIND_").lower() if place == 0 else "",
-            column["name"],
-            column.get("before", ""),
-            column.get("after", ""),
-        )
-        for one in found
-        for place, column in enumerate(one.get("columns", []))
-    ]
+    rows = [row for one in found for row in rows_of(one)]
     table(("table", "key", "row", "column", "was", "is"), rows, "nothing changed")
+
+
+def rows_of(change: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row that changed, a line a column; one that came or went, in one line."""
+    kind = short(change["kind"], "CHANGE_KIND_").lower()
+    head = (f"{change['service']}.{change['table']}", change["key"], kind)
+    columns = change.get("columns", [])
+    if kind == "changed":
+        for column in columns:
+            yield (*head, column["name"], column["before"], column["after"])
+            head = ("", "", "")
+        return
+    side = "after" if kind == "added" else "before"
+    keys = json.loads(change["key"] or "{}")
+    told = " ".join(
+        f"{one['name']}={one[side]}"
+        for one in columns
+        if one["name"] not in keys and one[side] not in EMPTY
+    )
+    told = told if len(told) <= WIDE else f"{told[:WIDE]}…"
+    yield (*head, "", *((told, "") if kind == "removed" else ("", told)))
 
 
 def asked(
