@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from loom.decider import Code, Rejected
 from loom.v1 import loomdb_pb2 as pb
 
-__all__ = ["read"]
+__all__ = ["opened", "read"]
 
 
 def read(command: Message) -> list[Message]:
@@ -24,5 +24,14 @@ def read(command: Message) -> list[Message]:
             query=MessageToJson(
                 command, preserving_proto_field_name=True, sort_keys=True, indent=None
             ),
+        )
+    ]
+
+
+def opened(command: pb.ReportStreamRequest) -> list[Message]:
+    """The record of a stream of events that somebody reads from now on."""
+    return [
+        pb.AuditTrailRead(
+            organisation_id=command.organisation_id, method=command.method, query=command.query
         )
     ]
