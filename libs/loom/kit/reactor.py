@@ -2,8 +2,8 @@
 
 1. A command's id derives from the event that caused it, so an event seen twice asks once.
 2. `react` sees the state as it was at the event: the reactor folds a view of its own.
-3. The position moves only after every command of a batch was answered; a refusal is an answer (it
-   stands in the other's log), an unknown outcome is asked again with the same id.
+3. The position moves only over what was answered; a refusal is an answer (it stands in the
+   other's log), an unknown outcome is asked again with the same id, and its stream waits for it.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from loom.kit import snapshot
 from loom.kit.contract import Service
 from loom.kit.errors import Failure
 from loom.kit.folder import Folder
+from loom.kit.lanes import Lanes, Work
 from loom.log.judge import START, Base, Kind
 from loom.log.reader import LogAway, Reader
 from loom.log.topics import Bus
@@ -29,6 +30,8 @@ __all__ = ["Reactor", "derived_id"]
 
 NAME = "reactor"
 RETRY_S_MAX = 5.0
+MOVE_PAUSE_S = 0.2
+"""Between two moves of the position: what is done twice after a restart is asked once."""
 RETRIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL")
 Tell = Callable[[Message, str, Recorded], Awaitable[Any]]
 
@@ -71,37 +74,58 @@ class Reactor:
             # It is ahead of what was reacted to: the view at those events is not in it.
             known = None
         folder = snapshot.unfold(self._service, self._bus, self._partition, known)
-        start = START if known is None else known.base
-        reader = Reader(self._bus, topic, self._partition, start)
+        reader = Reader(self._bus, topic, self._partition, START if known is None else known.base)
+        lanes = Lanes(self._react)
         await reader.start()
+        loops = [
+            asyncio.create_task(self._read(reader, folder, lanes, done.offset)),
+            asyncio.create_task(self._move(lanes, done, epoch)),
+        ]
         try:
-            while True:
-                lanes: dict[str, list[tuple[Recorded, list[Command]]]] = {}
-                for record in await reader.batch(wait_ms=2000):
-                    if record.verdict.kind != Kind.EVENT:
-                        continue
-                    recorded = reader.recorded(record)
-                    heard = await folder.fold(recorded)
-                    if record.offset < done.offset:
-                        continue
-                    for cause, shards in (*heard, (recorded, [recorded.shard])):
-                        for shard in shards:
-                            commands = self._reactions(cause, folder, shard)
-                            if commands or self._service.effect is not None:
-                                lane = lanes.setdefault(cause.stream, [])
-                                lane.append((cause, commands))
-                if lanes:
-                    await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
-                if reader.base.offset > done.offset:
-                    async with self._store.connection() as connection:
-                        step = (done.text(), reader.base.text())
-                        await Store.move_position(
-                            connection, NAME, topic, self._partition, step, epoch
-                        )
-                    done = reader.base
+            ended, _ = await asyncio.wait(
+                (*loops, lanes.broken), return_when=asyncio.FIRST_COMPLETED
+            )
+            for loop in ended:
+                loop.result()
         finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await lanes.close()
             await folder.stop()
             await reader.stop()
+
+    async def _read(self, reader: Reader, folder: Folder, lanes: Lanes, done: int) -> None:
+        """Fold for ever, and hand on what is at or behind the offset `done`."""
+        while True:
+            for record in await reader.batch(wait_ms=2000):
+                await lanes.room()
+                if record.verdict.kind == Kind.EVENT:
+                    recorded = reader.recorded(record)
+                    heard = await folder.fold(recorded)
+                    if record.offset >= done:
+                        for cause, shards in (*heard, (recorded, [recorded.shard])):
+                            for shard in shards:
+                                commands = self._reactions(cause, folder, shard)
+                                if commands or self._service.effect is not None:
+                                    lanes.add(Work(cause, commands))
+                lanes.passed(record.base)
+
+    async def _move(self, lanes: Lanes, done: Base, epoch: int) -> None:
+        """Let the stored position follow what was done, for ever."""
+        while True:
+            await lanes.changed.wait()
+            lanes.changed.clear()
+            reached = lanes.done_to()
+            if reached.offset <= done.offset:
+                continue
+            async with self._store.connection() as connection:
+                step = (done.text(), reached.text())
+                await Store.move_position(
+                    connection, NAME, self._service.topic, self._partition, step, epoch
+                )
+            done = reached
+            await asyncio.sleep(MOVE_PAUSE_S)
 
     def _reactions(self, cause: Recorded, folder: Folder, shard: str) -> list[Command]:
         """What the shard's view at this event asks for; its records' own name keeps ids apart."""
@@ -114,13 +138,12 @@ class Reactor:
             for index, command in enumerate(found)
         ]
 
-    async def _lane(self, lane: list[tuple[Recorded, list[Command]]]) -> None:
-        """One stream's reactions, in order."""
-        for cause, commands in lane:
-            for command in commands:
-                await self._ask(cause, command)
-            if self._service.effect is not None:
-                await self._effect(cause)
+    async def _react(self, work: Work) -> None:
+        """All that one event asks for, in order."""
+        for command in work.commands:
+            await self._ask(work.cause, command)
+        if self._service.effect is not None:
+            await self._effect(work.cause)
 
     async def _effect(self, cause: Recorded) -> None:
         assert self._service.effect is not None
