@@ -130,6 +130,8 @@ class Reader:
             isolation_level="read_committed",
             auto_offset_reset="none",
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            # What it waits for wakes it; by itself it would look five times a second.
+            consumer_timeout_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=8 * 1024 * 1024,
             fetch_max_bytes=16 * 1024 * 1024,
         )

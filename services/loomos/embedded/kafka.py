@@ -82,6 +82,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 
+metadata.max.idle.interval.ms=10000
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
 controller.quorum.election.timeout.ms=500
