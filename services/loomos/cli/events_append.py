@@ -22,7 +22,9 @@ from loomos.cli.show import Json, err, fields, number, out, print_json
 
 __all__ = ["Organisation", "add_to", "content", "path_of"]
 
-BATCH_BYTES_MAX = 250_000
+BATCH_BYTES_MAX = 700_000
+EVENT_BYTES = 700
+"""What an event takes in the log beside what it says, counted generously."""
 POLL_S = 0.2
 POLLS_MAX = 300
 
@@ -208,11 +210,11 @@ def batches(source: IO[bytes], most: int) -> Iterator[tuple[list[dict[str, Any]]
     for line_number, line in enumerate(source, start=1):
         if not line.strip():
             continue
-        if found and (len(found) == most or size + len(line) > BATCH_BYTES_MAX):
+        if found and (len(found) == most or size + len(line) + EVENT_BYTES > BATCH_BYTES_MAX):
             yield found, line_number - 1
             found, size = [], 0
         found.append(event_of(line, line_number))
-        size += len(line)
+        size += len(line) + EVENT_BYTES
     if found:
         yield found, line_number
 

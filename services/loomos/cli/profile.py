@@ -43,8 +43,13 @@ class Refused(Exception):
         """One word for programs, where there is one, e.g. `TRAVELLING`."""
 
     def __str__(self) -> str:
-        broken = "; ".join(f"{one['field']}: {one['description']}" for one in self.fields)
-        return broken or self.detail
+        return "; ".join(map(broken, self.fields)) or self.detail
+
+
+def broken(one: Mapping[str, str]) -> str:
+    """A broken field and why, the field named once."""
+    field, why = one["field"], one["description"]
+    return why if why.startswith(field) else f"{field}: {why}"
 
 
 class Profile:

@@ -20,7 +20,7 @@ from loom.kit.errors import Failure
 from loom.v1 import common_pb2
 from loom.v1 import data_pb2 as pb
 from loomos.data import query
-from loomos.data.decide.event import content_of
+from loomos.data.decide.event import append_token, content_of
 from loomos.data.state import State, id_key, initial
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def result(
 ) -> pb.AppendResult:
     """The answer to an append: what is new has its place from the receipt, the rest from before."""
     context = Context(receipt.command_id, 0, caller.principal, command.organisation_id)
-    append_id = context.new_id("append")
+    append_id = append_token(context)
     known = state_of(command.organisation_id, shell).known
     told = pb.AppendResult(receipt=receipt, processing_time_ms=took_ms)
     fresh: list[pb.AppendedEvent] = []

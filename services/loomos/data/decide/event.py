@@ -20,7 +20,16 @@ from loomos.data.decide.version import chosen, latest, versions
 from loomos.data.form import hold
 from loomos.data.state import State, id_key
 
-__all__ = ["Ahead", "append", "append_all", "append_whole", "complete_all", "expect", "next_event"]
+__all__ = [
+    "Ahead",
+    "append",
+    "append_all",
+    "append_token",
+    "append_whole",
+    "complete_all",
+    "expect",
+    "next_event",
+]
 
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 PLATFORM_ID = re.compile(r"[0-9a-f]{32}\.[0-9]{1,6}")
@@ -221,21 +230,26 @@ def appended(
         event_id=event.event_id,
         event_type=event.type,
         schema_version=version,
-        schema_digest=schema.digest,
+        schema_digest=schema.digest[:16],
         payload=event.payload_json.encode(),
         data_subject=event.data_subject,
         sealed_paths=event.personal_paths,
         occurred_at_us=event.occurred_at_us or context.at_us,
         correlation_id=event.correlation_id,
         causation_id=event.causation_id,
-        append_id=context.new_id("append"),
-        appended_by=appended_by,
+        append_id=append_token(context),
+        appended_by="" if appended_by == context.actor else appended_by,
         appended_at_us=context.at_us,
     )
     for name in ("context", "security", "metadata"):
         if event.HasField(name):
             getattr(made, name).CopyFrom(getattr(event, name))
     return made
+
+
+def append_token(context: Context) -> str:
+    """What all events of a command share, and nobody else's have."""
+    return context.new_id("append").rpartition("-")[2]
 
 
 def check_time(event: pb.NewEvent, field: str, context: Context) -> None:

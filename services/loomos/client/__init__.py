@@ -1,0 +1,164 @@
+"""The Python client of LoomOS: append events, keep their schemas, read them back.
+
+    from loomos import Client, Event
+
+    with Client.open() as client:  # LOOMOS_API_KEY, or a profile of this machine
+        client.append("job.completed", {"job_id": "j-7", "status": "failed"}, tags=["nightly"])
+        steps = (Event("model.training.checkpoint", {"epoch": 1, "step": n}) for n in range(500))
+        client.append_many(steps)
+
+1. What is not answered is asked again under the same ids, so it happens once.
+2. The gateway is trusted by the authority that the caller names, never by default; a key is never
+   shown.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from loomos.client.event import Appended, Batch, Event, Schema
+from loomos.client.events import append, append_many, get_batch, submit_batch
+from loomos.client.gateway import Gateway, Refused, located, organisation_of
+from loomos.client.query import query
+from loomos.client.schemas import deprecate_schema, get_schema, list_schemas, register_schema
+from loomos.client.subscribe import Asked, Delivery, subscribe
+
+__all__ = ["Appended", "Batch", "Client", "Delivery", "Event", "Refused", "Schema"]
+
+
+class Client:
+    """One identity's way to one organisation's events; not for several threads at once."""
+
+    def __init__(
+        self, gateway: str, api_key: str, ca: str | Path, *, organisation: str = ""
+    ) -> None:
+        """`gateway` is https://host:port, `ca` the file of the authority to trust for it.
+
+        The organisation is the key's own where none is given.
+        """
+        self.gateway = Gateway(gateway, api_key, Path(ca))
+        self.organisation = organisation or organisation_of(api_key)
+
+    @classmethod
+    def open(
+        cls,
+        profile: str = "",
+        *,
+        organisation: str = "",
+        environ: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """The client that LOOMOS_API_KEY, LOOMOS_GATEWAY and LOOMOS_CA describe, or a profile.
+
+        `loomos login` saves profiles; without a name the only one is taken.
+        """
+        gateway, ca, key = located(profile, environ)
+        return cls(gateway, key, ca, organisation=organisation)
+
+    def append(
+        self,
+        event_type: str,
+        payload: Mapping[str, Any],
+        *,
+        expected_stream_version: int | None = None,
+        **more: Any,
+    ) -> Appended:
+        """Append one event; `more` are fields of `Event`, e.g. stream, tags, priority, event_id.
+
+        Example: client.append("job.completed", {"job_id": "j-7", "status": "ok"}, tags=["prod"])
+        """
+        event = Event(event_type, payload, **more)
+        return append(self.gateway, self.organisation, event, expected_stream_version)
+
+    def append_many(
+        self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None
+    ) -> list[Appended]:
+        """Append events, each call of at most 1,000 whole or not at all.
+
+        More than fit into one call are sent in several; `expected` says stream versions before the
+        first of them, and then all must fit into one.
+
+        Example: client.append_many([Event("job.submitted", {"job_id": "j-8"})])
+        """
+        return append_many(self.gateway, self.organisation, events, expected or {})
+
+    def submit_batch(self, events: Sequence[Event], *, max_wait_ms: int = 0) -> Batch:
+        """Hand over at most 1,000 events and go on; they are in the log when this returns.
+
+        Example: batch = client.submit_batch(events, max_wait_ms=5000)
+        """
+        return submit_batch(self.gateway, self.organisation, events, max_wait_ms)
+
+    def get_batch(self, batch_id: str) -> Batch:
+        """How far a batch is that was handed over."""
+        return get_batch(self.gateway, self.organisation, batch_id)
+
+    def register_schema(
+        self,
+        event_type: str,
+        version: str,
+        schema: Mapping[str, Any],
+        *,
+        compatibility: str = "",
+        upcast: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Register a version of a type's schema, JSON Schema 2020-12.
+
+        `compatibility` is e.g. "backward-transitive" or "none"; a step of `upcast` is e.g.
+        {"action": "default", "path": "who", "value": "nobody"}.
+
+        Example: client.register_schema("lab.sample.taken", "1.0.0", {"type": "object"})
+        """
+        register_schema(
+            self.gateway, self.organisation, event_type, version, schema, compatibility, upcast
+        )
+
+    def deprecate_schema(self, event_type: str, version: str, reason: str = "") -> None:
+        """Take no new events by a version."""
+        deprecate_schema(self.gateway, self.organisation, event_type, version, reason)
+
+    def get_schema(self, event_type: str, version: str = "latest") -> Schema:
+        """One version of a type's schema."""
+        return get_schema(self.gateway, self.organisation, event_type, version)
+
+    def list_schemas(self, prefix: str = "") -> Iterator[Schema]:
+        """The schemas that may be used, the built-in ones among them."""
+        return list_schemas(self.gateway, self.organisation, prefix)
+
+    def query(self, event_type: str = "", **filters: Any) -> Iterator[dict[str, Any]]:
+        """Events of the audit index, oldest first; each page that is read is itself recorded.
+
+        `event_type` is what types begin with; filters: from_us, to_us, actor, stream,
+        correlation_id.
+
+        Example: for event in client.query("model.training."): print(event["payload"]["payload"])
+        """
+        return query(self.gateway, self.organisation, event_type, filters)
+
+    def subscribe(
+        self,
+        *types: str,
+        where: Sequence[str] = (),
+        from_beginning: bool = False,
+        cursor: str = "",
+        until_live: bool = False,
+    ) -> Iterator[Delivery]:
+        """Events as they come, from now on or from where it is said; goes on over broken lines.
+
+        A type that ends in a dot means all that begin so. At least once: an event may come again
+        after a break; its `event_id` tells. A `Delivery` carries the cursor to go on from later.
+
+        Example: for one in client.subscribe("job."): print(one.event["type"], one.cursor)
+        """
+        asked = Asked(types, where, from_beginning, cursor, until_live)
+        return subscribe(self.gateway, self.organisation, asked)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.gateway.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,25 @@
+"""The client's questions to the audit index."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loomos.client.gateway import Gateway
+
+__all__ = ["query"]
+
+PAGE = 500
+
+
+def query(
+    gateway: Gateway, organisation: str, event_type: str, filters: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Events, oldest first, page by page."""
+    path = f"/api/v1/organisations/{organisation}/audit/events"
+    asked = {**filters, "type_prefix": event_type, "limit": PAGE}
+    while True:
+        given = {name: value for name, value in asked.items() if value}
+        page = gateway.call("GET", path, params=given)
+        yield from page["events"]
+        if not page["next_cursor"]:
+            return
+        asked["cursor"] = page["next_cursor"]

@@ -1,0 +1,84 @@
+"""The client's schemas."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from loomos.client.event import Schema
+from loomos.client.gateway import Gateway
+
+__all__ = ["deprecate_schema", "get_schema", "list_schemas", "register_schema"]
+
+PAGE = 200
+
+
+def register_schema(
+    gateway: Gateway,
+    organisation: str,
+    event_type: str,
+    version: str,
+    schema: Mapping[str, Any],
+    compatibility: str,
+    upcast: Sequence[Mapping[str, Any]],
+) -> None:
+    """Register a version."""
+    body: dict[str, Any] = {"version": version, "schema_json": json.dumps(schema)}
+    if compatibility:
+        body["compatibility"] = "COMPATIBILITY_" + compatibility.upper().replace("-", "_")
+    if upcast:
+        body["upcast"] = [step_of(one) for one in upcast]
+    gateway.call("POST", versions(organisation, event_type), body)
+
+
+def step_of(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of an upcaster as the gateway takes it."""
+    told = {"action": f"UPCAST_ACTION_{step['action'].upper()}", "path": step["path"]}
+    if "to" in step:
+        told["to"] = step["to"]
+    if "value" in step:
+        told["value_json"] = json.dumps(step["value"])
+    return told
+
+
+def deprecate_schema(
+    gateway: Gateway, organisation: str, event_type: str, version: str, reason: str
+) -> None:
+    """Deprecate a version."""
+    path = f"{versions(organisation, event_type)}/{quote(version, safe='')}:deprecate"
+    gateway.call("POST", path, {"reason": reason})
+
+
+def get_schema(gateway: Gateway, organisation: str, event_type: str, version: str) -> Schema:
+    """One version."""
+    path = f"{versions(organisation, event_type)}/{quote(version, safe='')}"
+    return schema_of(gateway.call("GET", path))
+
+
+def list_schemas(gateway: Gateway, organisation: str, prefix: str) -> Iterator[Schema]:
+    """All versions whose type begins so."""
+    cursor = ""
+    while True:
+        asked = {"type_prefix": prefix, "limit": PAGE, "cursor": cursor}
+        given = {name: value for name, value in asked.items() if value}
+        page = gateway.call("GET", f"/api/v1/organisations/{organisation}/schemas", params=given)
+        yield from map(schema_of, page["schemas"])
+        cursor = page["next_cursor"]
+        if not cursor:
+            return
+
+
+def versions(organisation: str, event_type: str) -> str:
+    """Where a type's versions are."""
+    return f"/api/v1/organisations/{organisation}/schemas/{quote(event_type, safe='')}/versions"
+
+
+def schema_of(answer: Mapping[str, Any]) -> Schema:
+    """A version as it is answered."""
+    return Schema(
+        event_type=answer["event_type"],
+        version=answer["version"],
+        schema=json.loads(answer["schema_json"]),
+        deprecated=answer["deprecated"],
+        builtin=answer["builtin"],
+    )

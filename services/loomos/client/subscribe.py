@@ -1,0 +1,63 @@
+"""The client's live subscription: what the event stream says, over broken lines too."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loomos.client.gateway import Gateway, Refused
+
+__all__ = ["Asked", "Delivery", "subscribe"]
+
+AGAIN_AFTER_S = (0.2, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a subscriber wants."""
+
+    types: Sequence[str]
+    where: Sequence[str]
+    from_beginning: bool
+    cursor: str
+    until_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event, and from where to go on behind the answer that brought it."""
+
+    event: dict[str, Any]
+    cursor: str
+
+
+def subscribe(gateway: Gateway, organisation: str, asked: Asked) -> Iterator[Delivery]:
+    """Events as they come; a broken line is taken up behind the last answer."""
+    path = f"/api/v1/organisations/{organisation}/event-stream"
+    cursor, breaks = asked.cursor, 0
+    while True:
+        try:
+            for answer in gateway.lines(path, parameters(asked, cursor)):
+                breaks = 0
+                cursor = answer["cursor"] or cursor
+                for event in answer["events"]:
+                    yield Delivery(event, cursor)
+                if asked.until_live and answer["live"]:
+                    return
+        except Refused as refused:
+            if refused.code != "UNAVAILABLE" or breaks == len(AGAIN_AFTER_S):
+                raise
+            time.sleep(AGAIN_AFTER_S[breaks])
+            breaks += 1
+
+
+def parameters(asked: Asked, cursor: str) -> dict[str, Any]:
+    """The query of the event stream."""
+    given: dict[str, Any] = {"types": list(asked.types), "where": list(asked.where)}
+    if cursor:
+        given["cursor"] = cursor
+    elif asked.from_beginning:
+        given["start"] = "STREAM_START_BEGINNING"
+    if asked.until_live:
+        given["until_live"] = "true"
+    return given
