@@ -8,6 +8,7 @@
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -126,24 +127,81 @@ def events(
 
 @app.command()
 def proof(
-    topic: str,
-    partition: int,
-    offset: int,
-    to: Annotated[Path | None, typer.Option(help="Write a .tlog-proof file")] = None,
+    events: Annotated[list[str], typer.Argument(help="Ids of events, or topic/partition@offset")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", "--to", help="A .tlog-proof file; for several events a folder"),
+    ] = None,
     key: Key = "",
     organisation: Organisation = "",
 ) -> None:
-    """Fetch the proof that a record stands in the signed tree, and check it here."""
-    found = asked(f"proofs/{segment(topic)}/{partition}/{offset}", organisation)
-    made = Proof(
-        leaf=decoded(found.get("leaf", "")),
-        index=int(found.get("index", 0)),
-        path=tuple(decoded(step) for step in found.get("path", [])),
-        checkpoint=found.get("checkpoint", ""),
-    )
-    if to is not None:
-        to.write_text(made.text())
-    show_proof(made, key)
+    """Fetch proofs that events stand in the signed tree, and check them here.
+
+    Example: loomos audit proof 2c0…d4.1 --out event.tlog-proof
+    """
+    for name, found in proofs_of(events, organisation):
+        made = Proof(
+            leaf=decoded(found.get("leaf", "")),
+            index=int(found.get("index", 0)),
+            path=tuple(decoded(step) for step in found.get("path", [])),
+            checkpoint=found.get("checkpoint", ""),
+        )
+        if to is not None and len(events) > 1:
+            to.mkdir(parents=True, exist_ok=True)
+            (to / f"{name.replace('/', '-')}.tlog-proof").write_text(made.text())
+        elif to is not None:
+            to.write_text(made.text())
+        show_proof(made, key)
+
+
+@app.command()
+def export(
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to make")],
+    begin: Annotated[str, typer.Option("--from", help="A moment, e.g. 2026-10-01")] = "",
+    end: Annotated[str, typer.Option("--to", help="Before this moment")] = "",
+    log: Annotated[
+        list[str] | None, typer.Option(help="Only this one, e.g. loomos.scheduler-0")
+    ] = None,
+    organisation: Organisation = "",
+) -> None:
+    """Write records, leaves and signed checkpoints for somebody who verifies them offline.
+
+    Example: loomos audit export --from 2026-10-01 --to 2027-01-01 --out q4 --organisation platform
+    Then, anywhere: python -I q4/loomos_verify.py q4 --key …
+    """
+    from loomos.cli.audit_source import exported
+
+    try:
+        span = (moment(begin), moment(end))
+        exported(out_dir, span, log or [], organisation)
+    except (OSError, ValueError, InvalidNote, DamagedTree) as error:
+        fail(str(error))
+
+
+@app.command()
+def verifier() -> None:
+    """Print the stand-alone verifier: one Python file that needs nothing of LoomOS."""
+    from importlib.resources import files
+
+    sys.stdout.write(files("loomos.verify").joinpath("loomos_verify.py").read_text())
+
+
+@app.command()
+def witnesses(topic: str, partition: int = 0, organisation: Organisation = "") -> None:
+    """Say how far witnesses have cosigned a partition's tree.
+
+    Example: loomos audit witnesses loomos.scheduler
+    """
+    found = asked(f"checkpoints/{segment(topic)}/{partition}", organisation)
+    needed = found.get("witnesses_needed", 0)
+    out.print(f"signed: {found.get('size', 0)} leaves")
+    if not needed:
+        out.print("witnessed: no witness is asked")
+    elif not found.get("witnessed_size"):
+        out.print(f"[yellow]witnessed: not yet; {needed} must sign[/yellow]")
+    else:
+        names = escape(", ".join(found.get("witnesses", [])))
+        out.print(f"[green]witnessed[/green]: {found['witnessed_size']} leaves by {names}")
 
 
 @app.command("check-proof")
@@ -153,6 +211,35 @@ def check_proof(file: Path, key: Key = "") -> None:
         show_proof(Proof.parse(file.read_text()), key)
     except (InvalidProof, OSError, UnicodeDecodeError) as error:
         fail(str(error))
+
+
+def proofs_of(events: list[str], organisation: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names of events and their proofs, in the order asked for; ends where one has none."""
+    places = [one.rpartition("@") for one in events if "/" in one]
+    if places:
+        if len(places) != len(events):
+            fail("give ids of events or places in the log, not both")
+        return [
+            (f"{place}@{offset}", asked(f"proofs/{place}/{segment(offset)}", organisation))
+            for place, _, offset in places
+        ]
+    if len(events) == 1:
+        return [(events[0], asked(f"events/{segment(events[0])}/proof", organisation))]
+    found = asked("proofs", organisation, body={"event_ids": events})
+    if found.get("unproved_event_ids"):
+        fail(f"no proof of {', '.join(found['unproved_event_ids'])}: unknown, or not signed yet")
+    return [(one["event_id"], one) for one in found.get("proofs", [])]
+
+
+def moment(text: str) -> int:
+    """A moment in milliseconds since 1970; UTC unless it says otherwise; 0 for none."""
+    if not text:
+        return 0
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{text!r} is no moment: want e.g. 2026-10-01 or 2026-10-01T12:00:00Z")
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 async def live(settings: Settings, sealed: "list[Sealed]") -> "list[Report]":
@@ -208,14 +295,20 @@ def show_proof(made: Proof, key: str) -> None:
 
 
 def asked(
-    path: str, organisation: str, parameters: dict[str, Any] | None = None, as_of: str = ""
+    path: str,
+    organisation: str,
+    parameters: dict[str, Any] | None = None,
+    as_of: str = "",
+    body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The gateway's answer about an organisation's trail."""
+    """The gateway's answer about an organisation's trail; a body makes it a POST."""
     with Door.open(as_of=as_of) as door:
         organisation = organisation or door.organisation_id
         if not organisation:
             raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --organisation")
         place = f"/api/v1/organisations/{segment(organisation)}/audit/{path}"
+        if body is not None:
+            return door.call("POST", place, body)
         return door.call("GET", place, params=parameters)
 
 

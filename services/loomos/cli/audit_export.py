@@ -1,7 +1,7 @@
 """Writes an export of the log: what `loomos-verify` needs, in a folder of its own.
 
-1. The tree's files are stored as they are served (C2SP tlog-tiles): hashes of the whole tree, leaves
-   of the exported range. Records are stored as the bytes that their digests are taken over.
+1. The tree's files are stored as they are served (C2SP tlog-tiles): hashes of the whole tree,
+   leaves of the exported range. Records are stored as the bytes that their digests are taken over.
 2. The folder is made whole or not at all: it gets its name when everything is in it.
 3. The verifier's file is put beside them; a stranger who does not trust it takes it from elsewhere.
 """

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from loom.kit.config import InvalidSetting
 from loomos.cli import (
     admin,
+    archive,
     audit,
     bench,
     costs,
@@ -24,8 +25,10 @@ from loomos.cli import (
     platform,
     quotas,
     replay,
+    report,
     session,
     soak,
+    witness,
 )
 from loomos.cli.demo import story
 from loomos.cli.profile import Refused
@@ -59,6 +62,11 @@ app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 letters.add_to(app)
 app.add_typer(audit.app, name="audit")
+app.add_typer(archive.archive, name="archive")
+app.add_typer(archive.retention, name="retention")
+app.add_typer(archive.hold, name="hold")
+app.add_typer(report.app, name="report")
+app.add_typer(witness.app, name="witness")
 app.add_typer(events.app, name="events")
 app.add_typer(docs.app, name="docs")
 app.add_typer(bench.app, name="bench")

@@ -3,6 +3,7 @@
 
     python -I loomos_verify.py EXPORT [--key VKEY] [--witness VKEY …] [--checkpoint FILE …]
     python -I loomos_verify.py EVENT.tlog-proof --key VKEY
+    python -I loomos_verify.py REPORT --key VKEY        (with REPORT.manifest beside it)
 
 It needs nothing but Python's standard library, and believes nothing but the keys it is given.
 
@@ -142,16 +143,25 @@ class Checkpoint(NamedTuple):
     @classmethod
     def read(cls, note: str) -> "Checkpoint":
         """The checkpoint of a note, its signatures unchecked."""
+        found = cls.read_note(note)
+        try:
+            origin, size, root, *_ = found.body.split("\n")
+            return found._replace(origin=origin, size=int(size), root=base64.b64decode(root))
+        except ValueError as error:
+            raise Unusable(f"not a checkpoint: {error}") from error
+
+    @classmethod
+    def read_note(cls, note: str) -> "Checkpoint":
+        """A note that may be of anything, its signatures unchecked."""
         body, _, tail = note.rpartition("\n\n")
         try:
-            origin, size, root, *_ = body.split("\n")
             lines = [line.split(" ") for line in tail.rstrip("\n").split("\n")]
             signatures = tuple(
                 (name, base64.b64decode(data, validate=True)) for _, name, data in lines
             )
-            return cls(origin, int(size), base64.b64decode(root), body + "\n", signatures)
         except ValueError as error:
-            raise Unusable(f"not a checkpoint: {error}") from error
+            raise Unusable(f"not a signed note: {error}") from error
+        return cls("", 0, b"", body + "\n", signatures)
 
     def signed(self, key: Key) -> bool:
         """Whether this key signed it; a witness signs the time it saw it at, too."""
@@ -619,6 +629,34 @@ def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
     )
 
 
+def verified_report(path: Path, key: Key) -> str:
+    """What a report and its manifest prove; raises Unusable where they prove nothing."""
+    data = path.read_bytes()
+    manifest = Checkpoint.read_note(path.with_name(f"{path.name}.manifest").read_text())
+    title, said = manifest.body.rstrip("\n").split("\n")
+    if title != "loomos report manifest v1" or not manifest.signed(key):
+        raise Unusable(f"forged manifest: it is not signed by {key.name}")
+    if sha256(data).hexdigest() not in json.loads(said)["sha256"].values():
+        raise Unusable("flipped byte: the manifest is of another file")
+    if not data.startswith(b"{"):
+        return f"proved: the manifest names this very file: {said}"
+    report, count = json.loads(data), 0
+    notes = {name: Checkpoint.read(note) for name, note in report["checkpoints"].items()}
+    for name, note in notes.items():
+        if not note.signed(key) or name_of(note.origin) != name:
+            raise Unusable(f"forged checkpoint: that of {name} is not signed by {key.name}")
+    for row in (row for section in report["sections"] for row in section["rows"]):
+        proof, note = row["proof"], notes[row["log"]]
+        entry, path_of_row = base64.b64decode(proof["leaf"]), map(base64.b64decode, proof["path"])
+        leaf = Leaf._make(LEAF.unpack(entry))
+        hashed = sha256(b"\x00" + entry).digest()
+        root = included(hashed, proof["index"], note.size, list(path_of_row))
+        if root != note.root or leaf.offset != row["offset"] or leaf.kind != EVENT:
+            raise Unusable(f"{row['log']} offset {row['offset']}: its row is not proved")
+        count += 1
+    return f"proved: {count} rows stand in {len(notes)} signed trees: {said}"
+
+
 def included(joined: bytes, index: int, size: int, path: list[bytes]) -> bytes | None:
     """The root that an inclusion proof leads to (RFC 9162, 2.1.3.2), or None."""
     last = size - 1
@@ -676,7 +714,9 @@ def name_of(origin: str) -> str:
 def main() -> int:
     """Verify what the command line names."""
     parser = argparse.ArgumentParser(description="Verify an export of a LoomOS log, offline.")
-    parser.add_argument("what", type=Path, help="the export's folder, or a .tlog-proof file")
+    parser.add_argument(
+        "what", type=Path, help="an export's folder, a .tlog-proof file, or a report"
+    )
     parser.add_argument("--key", default="", help="the notary's public key: its line, or a file")
     parser.add_argument("--witness", action="append", default=[], help="a witness's public key")
     parser.add_argument("--need", type=int, default=0, help="how many of them must have signed")
@@ -688,8 +728,11 @@ def main() -> int:
         if asked.what.is_dir():
             return verify_export(asked.what, asked, witnesses)
         if not asked.key:
-            raise Unusable("a proof needs the notary's public key: --key")
-        print(verified_proof(asked.what.read_text(), Key.read(asked.key), witnesses))
+            raise Unusable("a proof or a report needs the notary's public key: --key")
+        if asked.what.with_name(f"{asked.what.name}.manifest").exists():
+            print(verified_report(asked.what, Key.read(asked.key)))
+        else:
+            print(verified_proof(asked.what.read_text(), Key.read(asked.key), witnesses))
     except (Unusable, OSError, ValueError, KeyError, struct.error) as error:
         print(f"cannot be verified: {error}", file=sys.stderr)
         return 2
