@@ -81,8 +81,8 @@ def _plain(value: struct_pb2.Value, path: str, depth: int) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            if number.is_integer() and abs(number) > WHOLE_MAX:
-                told = f"{path}: {number:.0f} may have lost digits: send it in payload_json"
+            if number.is_integer() and WHOLE_MAX < abs(number) <= INTEGER_MAX:
+                told = f"{path}: {number!r} may have lost digits: send it in payload_json"
                 raise Rejected(Code.INVALID_ARGUMENT, told, path)
             return number
         case "string_value":
