@@ -26,6 +26,7 @@ from loomos.cli import (
     quotas,
     replay,
     report,
+    retention,
     session,
     soak,
     witness,
@@ -63,8 +64,8 @@ app.add_typer(keys.key, name="key")
 letters.add_to(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(archive.archive, name="archive")
-app.add_typer(archive.retention, name="retention")
-app.add_typer(archive.hold, name="hold")
+app.add_typer(retention.retention, name="retention")
+app.add_typer(retention.hold, name="hold")
 app.add_typer(report.app, name="report")
 app.add_typer(witness.app, name="witness")
 app.add_typer(events.app, name="events")

@@ -1,0 +1,257 @@
+"""`loomos archive`: old log in object storage.
+
+1. `run` and `list` ask the gateway, so Cedar decides who may.
+2. `verify` and `restore` read the archive itself, for who holds the home; they trust the notary's
+   public key and nothing else, and need no broker.
+"""
+
+import base64
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loom.kit.config import Settings
+from loomos.cli.audit import fail, public_key
+from loomos.cli.door import Door
+from loomos.cli.show import Json, err, number, out, print_json, table
+
+if TYPE_CHECKING:
+    # Slow to import, and no other command of `loomos` needs it.
+    from loom.log.archive import Manifest
+    from loom.log.depot import Depot
+    from loom.log.parquet import Archived
+
+__all__ = ["archive", "day_of", "depot_in"]
+
+archive = typer.Typer(help="Old log in object storage.", no_args_is_help=True)
+
+PLATFORM = "/api/v1/organisations/platform/archive"
+QUIET_S = 3.0
+WAIT_S = 120.0
+
+Topic = Annotated[str, typer.Option(help="Only this topic, e.g. loomos.scheduler.")]
+Partition = Annotated[int, typer.Option(help="Only this partition, with --topic; -1 means all.")]
+Key = Annotated[str, typer.Option("--key", help="The notary's public key: a file or its one line.")]
+
+
+@archive.command("run")
+def run(
+    topic: Topic = "",
+    partition: Partition = -1,
+    young_too: Annotated[
+        bool, typer.Option("--young-too", help="Also what is younger than the rules say.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have the archiver run now, and show what it archives.
+
+    Example: loomos archive run --topic loomos.scheduler --young-too
+    """
+    with Door.open() as door:
+        before = told_ranges(door, topic)
+        body = {"topic": topic, "partition": partition, "young_too": young_too}
+        door.call("POST", f"{PLATFORM}/runs", body)
+        seen, until, quiet_at = before, time.monotonic() + WAIT_S, time.monotonic() + 2 * QUIET_S
+        while time.monotonic() < min(until, quiet_at):
+            time.sleep(0.5)
+            now = told_ranges(door, topic)
+            for place in sorted(set(now) - set(seen)):
+                show_range(now[place], as_json)
+            if now != seen:
+                quiet_at = time.monotonic() + QUIET_S
+            seen = now
+    if not as_json:
+        err.print(f"{len(set(seen) - set(before))} ranges were archived or written anew")
+
+
+@archive.command("list")
+def list_ranges(topic: Topic = "", as_json: Json = False) -> None:
+    """Show what is archived. Example: loomos archive list --topic loomos.data"""
+    with Door.open() as door:
+        page = door.call("GET", PLATFORM, params={"topic": topic})
+    if as_json:
+        for one in page.get("ranges", []):
+            print_json(one)
+        return
+    begins = {
+        (one["topic"], one.get("partition", 0)): number(one, "offset")
+        for one in page.get("beginnings", [])
+    }
+    rows = (
+        (
+            f"{one['topic']}/{one.get('partition', 0)}",
+            f"{number(one, 'first_offset')}–{number(one, 'next_offset') - 1}",
+            one.get("rows", 0),
+            one.get("deleted", 0),
+            f"{number(one, 'size_bytes'):,}",
+            one.get("level", 0),
+            day_of(number(one, "last_ms")),
+            "archive only"
+            if number(one, "next_offset") <= begins.get((one["topic"], one.get("partition", 0)), 0)
+            else "Kafka too",
+        )
+        for one in page.get("ranges", [])
+    )
+    heads = ("log", "offsets", "records", "deleted", "bytes", "level", "up to", "held by")
+    table(heads, rows, "nothing is archived yet")
+
+
+@archive.command("verify")
+def verify(
+    topic: Topic = "",
+    tiles: Annotated[Path | None, typer.Option(help="The folder of the trees.")] = None,
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Compare every archived object with the signed trees; exit status 1 where one differs.
+
+    Example: loomos archive verify --topic loomos.data
+    """
+    from loom.log.archiver import check
+    from loom.log.parquet import DamagedArchive
+    from loom.log.verify import open_trees
+
+    settings = Settings.load("loomdb")
+    depot = depot_in(settings)
+    sealed = {}
+    for one in open_trees(tiles or settings.home / "trees", public_key(key, settings)):
+        sealed[one.topic, one.partition] = one
+    bad = count = 0
+    for place in sorted(sealed):
+        if topic not in ("", place[0]):
+            continue
+        try:
+            chain = chain_of(depot, *place)
+        except DamagedArchive as error:
+            bad += 1
+            show_checked(f"{place[0]}/{place[1]}", str(error), as_json)
+            continue
+        for manifest in chain:
+            count += 1
+            try:
+                check(depot, settings.home / "archive-cache", manifest, sealed[place])
+                show_checked(manifest.object, "", as_json)
+            except (DamagedArchive, FileNotFoundError) as error:
+                bad += 1
+                show_checked(manifest.object, str(error), as_json)
+    if not as_json:
+        err.print(f"{count} objects in {depot.url}, {bad} differ", markup=False)
+    if bad:
+        raise typer.Exit(1)
+
+
+@archive.command("restore")
+def restore(
+    topic: Annotated[str, typer.Option(help="The topic.")],
+    to: Annotated[Path, typer.Option(help="The file to write: one JSON object a line.")],
+    partition: Annotated[int, typer.Option(help="The partition.")] = 0,
+    first: Annotated[int, typer.Option(help="The first offset wanted.")] = 0,
+    end: Annotated[int, typer.Option(help="The offset behind the last; 0 means all.")] = 0,
+    key: Key = "",
+) -> None:
+    """Write archived records to a file, each object verified against the signed tree before.
+
+    Services need no such thing: they read the archive where Kafka's log begins later.
+    Example: loomos archive restore --topic loomos.data --to records.jsonl
+    """
+    from loom.log.archive import fetch
+    from loom.log.archiver import check, signed_tree
+    from loom.log.parquet import decoded
+
+    settings = Settings.load("loomdb")
+    depot, cache = depot_in(settings), settings.home / "archive-cache"
+    sealed = signed_tree(settings.home / "trees", topic, partition, public_key(key, settings))
+    if sealed is None:
+        fail(f"{topic}/{partition} has no signed tree: nothing can vouch for its archive")
+    written = 0
+    with to.open("w") as file:
+        for manifest in chain_of(depot, topic, partition):
+            if manifest.next_offset <= first or 0 < end <= manifest.first_offset:
+                continue
+            check(depot, cache, manifest, sealed)
+            for record in decoded(fetch(depot, manifest, cache), first):
+                if not end or record.offset < end:
+                    file.write(json.dumps(plain(record)) + "\n")
+                    written += 1
+            err.print(f"{manifest.object}: verified", markup=False)
+    err.print(f"{written} records are in {to}", markup=False)
+
+
+def plain(record: "Archived") -> dict[str, Any]:
+    """A record as JSON values; bytes as base64."""
+    return {
+        "offset": record.offset,
+        "timestamp_ms": record.timestamp_ms,
+        "key": encoded(record.key),
+        "value": encoded(record.value),
+        "headers": [[name, encoded(data)] for name, data in record.headers],
+        "kind": ("void", "event", "marker")[record.kind],
+        "digest": record.digest.hex(),
+        "deleted": record.deleted,
+    }
+
+
+def encoded(data: bytes | None) -> str | None:
+    """Bytes as base64."""
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def depot_in(settings: Settings) -> "Depot":
+    """Where this installation's archive lies."""
+    from loom.log.depot import depot_of
+
+    depot = depot_of(settings)
+    if depot is None:
+        fail("no archive is known: set LOOMOS_ARCHIVE")
+    return depot
+
+
+def chain_of(depot: "Depot", topic: str, partition: int) -> "list[Manifest]":
+    """The archived ranges of a partition, in the log's order."""
+    from loom.log.archive import manifests, newest
+
+    return newest(manifests(depot, topic, partition))
+
+
+def told_ranges(door: Door, topic: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """What is archived now, by place and generation."""
+    page = door.call("GET", PLATFORM, params={"topic": topic})
+    return {
+        (
+            one["topic"],
+            one.get("partition", 0),
+            number(one, "first_offset"),
+            one.get("generation", 0),
+        ): one
+        for one in page.get("ranges", [])
+    }
+
+
+def show_range(told: dict[str, Any], as_json: bool) -> None:
+    """One range as it comes."""
+    if as_json:
+        print_json(told)
+        return
+    out.print(
+        f"{told['topic']}/{told.get('partition', 0)} "
+        f"{number(told, 'first_offset')}–{number(told, 'next_offset') - 1}: "
+        f"{told.get('rows', 0)} records, {number(told, 'size_bytes'):,} bytes, verified",
+        markup=False,
+    )
+
+
+def show_checked(name: str, fault: str, as_json: bool) -> None:
+    """One object's verdict."""
+    if as_json:
+        print_json({"object": name, "fault": fault})
+    else:
+        out.print(f"{name}: {fault or 'as signed'}", style="red" if fault else "", markup=False)
+
+
+def day_of(at_ms: int) -> str:
+    """A day in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
