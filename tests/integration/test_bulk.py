@@ -23,8 +23,7 @@ CREATE TEMP TABLE heirs (number int PRIMARY KEY, job_id text NOT NULL, owner tex
 """
 NAMES = ("jobs", "story", "users", "counts", "heirs")
 INSERT = (
-    "INSERT INTO jobs (job_id, status, number) VALUES (%s, 1, %s) "
-    "ON CONFLICT (job_id) DO NOTHING"
+    "INSERT INTO jobs (job_id, status, number) VALUES (%s, 1, %s) ON CONFLICT (job_id) DO NOTHING"
 )
 UPSERT = (
     "INSERT INTO jobs (job_id, node_id, status, data, names) VALUES (%s, %s, %s, %s, %s) "

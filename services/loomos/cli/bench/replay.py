@@ -1,6 +1,6 @@
 """`loomos bench replay`: how fast the log is folded into state and projected into Postgres.
 
-1. Both read the log as every service does: judged record by record, digests compared, decoded.
+1. All read the log as every service does: judged record by record, digests compared, decoded.
 2. The peer reads the same records and throws them away.
 """
 
@@ -13,6 +13,7 @@ import psutil
 from loom.kit.config import Settings
 from loom.kit.folder import Folder
 from loom.kit.projector import Projector
+from loom.kit.rebuild import rebuild
 from loom.log import envelope
 from loom.log.clock import Clock
 from loom.log.envelope import Draft, Origin
@@ -35,8 +36,8 @@ QUARTER = 0.25
 MEBIBYTE = 2**20
 
 
-class Folded(NamedTuple):
-    """One fold of the whole log."""
+class Replayed(NamedTuple):
+    """One pass over the whole log."""
 
     per_second: float
     quarter_bytes: int
@@ -49,18 +50,22 @@ async def measure(report: Report, ground: Ground, pairs: int) -> None:
     settings = ground.settings(NAME)
     report.say(f"writing {EVENTS} events")
     records = await write(settings)
-    folds, projections, peers = [], [], []
+    folds, projections, rebuilds, peers = [], [], [], []
     for pair in range(pairs):
         report.say(f"pair {pair + 1} of {pairs}")
         folds.append(await fold(settings))
         projections.append(await projected(settings))
+        rebuilds.append(await rebuilt(settings))
         peers.append(await asyncio.to_thread(ground.consume, SERVICE.topic, records))
-    rates = [one.per_second for one in folds]
-    report.add(paired(BENCH, "folded", rates, "events/s", CONSUMER, peers))
-    report.add(paired(BENCH, "projected", projections, "events/s", CONSUMER, peers))
-    memory, before = folds[-1].end_bytes / MEBIBYTE, folds[-1].quarter_bytes / MEBIBYTE
-    peer = "the same process after 25 % of the events"
-    report.add(Row(BENCH, "fold_resident", memory, "MiB", peer, before, memory / before))
+    for metric, passes in (("folded", folds), ("projected", projections)):
+        rates = [one.per_second for one in passes]
+        report.add(paired(BENCH, metric, rates, "events/s", CONSUMER, peers))
+    report.add(paired(BENCH, "rebuilt_and_compared", rebuilds, "events/s", CONSUMER, peers))
+    for metric, passes in (("fold_resident", folds), ("projected_resident", projections)):
+        memory = passes[-1].end_bytes / MEBIBYTE
+        before = passes[-1].quarter_bytes / MEBIBYTE
+        peer = "the same process after 25 % of the events"
+        report.add(Row(BENCH, metric, memory, "MiB", peer, before, memory / before))
 
 
 async def write(settings: Settings) -> int:
@@ -125,7 +130,7 @@ async def ignore(records: list[Judged]) -> None:
     """The log was empty."""
 
 
-async def fold(settings: Settings) -> Folded:
+async def fold(settings: Settings) -> Replayed:
     """Fold the whole log as a claimant does."""
     folder = Folder(SERVICE, settings, 0)
     reader = Reader(settings, SERVICE.topic, 0)
@@ -146,11 +151,11 @@ async def fold(settings: Settings) -> Folded:
         await reader.stop()
     if folder.state(PROJECT).count != EVENTS:
         raise Unusable(f"{folder.state(PROJECT).count} of {EVENTS} events were folded")
-    return Folded(seen / elapsed, quarter_bytes, process.memory_info().rss)
+    return Replayed(seen / elapsed, quarter_bytes, process.memory_info().rss)
 
 
-async def projected(settings: Settings) -> float:
-    """Events a second into an empty read model."""
+async def projected(settings: Settings) -> Replayed:
+    """Project the whole log into an empty read model."""
     store = Store(settings.postgres, NAME)
     await store.open()
     try:
@@ -158,11 +163,14 @@ async def projected(settings: Settings) -> float:
             await connection.execute("DROP TABLE IF EXISTS failures, positions, schema_version")
         await store.prepare(SERVICE.schema)
         projector = Projector(store, settings, SERVICE.topic, 0, SERVICE.project)
+        process, quarter_bytes = psutil.Process(), 0
         began = time.perf_counter()
         running = asyncio.create_task(projector.run())
         while projector.base.n < EVENTS:
             if running.done():
                 raise Unusable(f"the projector ended: {running.exception()!r}")
+            if not quarter_bytes and projector.base.n >= EVENTS * QUARTER:
+                quarter_bytes = process.memory_info().rss
             await asyncio.sleep(0.01)
         elapsed = time.perf_counter() - began
         running.cancel()
@@ -173,4 +181,19 @@ async def projected(settings: Settings) -> float:
             raise Unusable(f"{rows} of {EVENTS} events were projected")
     finally:
         await store.close()
+    return Replayed(EVENTS / elapsed, quarter_bytes, process.memory_info().rss)
+
+
+async def rebuilt(settings: Settings) -> float:
+    """Events a second into new tables beside the live ones, both digested at the end."""
+    store = Store(settings.postgres, NAME)
+    await store.open()
+    try:
+        began = time.perf_counter()
+        compared = await rebuild(SERVICE, settings, store)
+        elapsed = time.perf_counter() - began
+    finally:
+        await store.close()
+    if any(one.live != one.rebuilt or one.rows != EVENTS for one in compared):
+        raise Unusable(f"the rebuilt tables differ: {compared}")
     return EVENTS / elapsed
