@@ -1,4 +1,4 @@
-"""`loomos retention | hold`: how long events are kept, and what must be kept whatever the rules say."""
+"""`loomos retention | hold`: how long events are kept, and what is kept whatever the rules say."""
 
 from typing import Annotated, Any
 
