@@ -16,10 +16,6 @@ __all__ = ["add_to"]
 EMPTY = ("", '""', "0", "null", "false", "[]")
 WIDE = 160
 TABLE = re.compile(r"[a-z0-9_]+")
-SERVICES = (
-    "security", "scheduler", "resource-manager", "marketplace", "checkpoint", "deployment",
-)  # fmt: skip
-"""Compared where none is named: loomdb's tables are an index of events, which only grows."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +46,7 @@ def diff(
         whose = organisation or door.organisation_id
         if not whose:
             raise Refused(0, "INVALID_ARGUMENT", "whose rows? give --org")
-        for service in services or SERVICES:
+        for service in services or compared():
             answer = asked(door, whose, service, params, bool(services))
             found += answer.get("changes", [])
             if not answer.get("complete", True):
@@ -61,6 +57,17 @@ def diff(
         return
     rows = [row for one in found for row in rows_of(one)]
     table(("table", "key", "row", "column", "was", "is"), rows, "nothing changed")
+
+
+def compared() -> list[str]:
+    """The services whose tables are compared where none is named.
+
+    Not loomdb's: they are an index of events, which only grows.
+    """
+    # Slow to import, and the rest of the command line does without it.
+    from loom.log.topics import DECIDING
+
+    return [service for service in DECIDING if service != "loomdb"]
 
 
 def rows_of(change: dict[str, Any]) -> Iterator[tuple[str, ...]]:
