@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -27,7 +27,7 @@ SOFTHSM = (Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/usr/lib64/pkcs11/libs
 class Transit(BaseHTTPRequestHandler):
     """Vault's transit engine as its API documentation says it, with one key, `loomos`."""
 
-    versions: list[bytes] = []
+    versions: ClassVar[list[bytes]] = []
     token = "s.first"
     broken = ""
 

@@ -16,6 +16,7 @@ from loomos.cli import (
     costs,
     diff,
     docs,
+    erasure,
     events,
     jobs,
     keys,
@@ -62,6 +63,7 @@ soak.add_to(app)
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 letters.add_to(app)
+erasure.add_to(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(archive.archive, name="archive")
 app.add_typer(retention.retention, name="retention")
