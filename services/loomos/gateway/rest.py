@@ -28,7 +28,7 @@ from loom.kit.descriptors import described
 from loom.kit.errors import Failure, Violation, failure_of, problem, shown
 from loom.kit.validate import REQUEST_BYTES_MAX
 from loom.v1 import common_pb2
-from loomos.gateway import flow, tlog
+from loomos.gateway import asyncapi, flow, tlog
 from loomos.gateway.identity import Identities, Rates
 from loomos.gateway.openapi import comments_in, document
 from loomos.gateway.transcode import Binding, bindings, request_of, to_json
@@ -67,6 +67,7 @@ class Rest:
         for path, answer in (
             ("/healthz", self.health),
             ("/openapi.json", self.openapi),
+            ("/asyncapi.json", self.asyncapi),
             ("/docs", self.docs),
             ("/docs.js", self.script),
         ):
@@ -217,6 +218,10 @@ class Rest:
         """The document of all routes."""
         server = f"{request.url.scheme}://{request.url.netloc}"
         return JSONResponse(document(self.bindings, self.comments, server))
+
+    async def asyncapi(self, request: Request) -> Response:
+        """The document of all events."""
+        return JSONResponse(asyncapi.document(self.comments, request.url.netloc))
 
     async def docs(self) -> Response:
         """A page that shows the document."""
