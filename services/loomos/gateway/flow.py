@@ -17,7 +17,7 @@ from loom.kit.descriptors import described
 from loom.kit.errors import Failure
 from loomos.gateway.transcode import to_json
 
-__all__ = ["first_of", "form_of", "lines"]
+__all__ = ["first_of", "form_of", "lines", "resumed"]
 
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
@@ -108,7 +108,21 @@ def encoded(form: str, message: Message) -> bytes:
             return content
         return (content if content.endswith("\n") else content + "\n").encode()
     text = json.dumps(to_json(message), separators=(",", ":"))
-    return f"data: {text}\n\n".encode() if form == EVENTS else f"{text}\n".encode()
+    if form != EVENTS:
+        return f"{text}\n".encode()
+    # A browser sends the last id again when it comes back: the stream goes on behind it.
+    cursor = getattr(message, "cursor", "")
+    return (f"id: {cursor}\n" if cursor else "").encode() + f"data: {text}\n\n".encode()
+
+
+def resumed(request: Message, last_id: str) -> None:
+    """Have a stream go on behind the answer whose id a client saw last, wherever it began."""
+    fields = described(request).fields_by_name
+    if last_id and "cursor" in fields:
+        for name in ("start", "from_us", "from_event_id"):
+            if name in fields:
+                request.ClearField(name)
+        setattr(request, "cursor", last_id)  # noqa: B010 - generated attribute
 
 
 def ending(form: str, told: dict[str, Any]) -> bytes:

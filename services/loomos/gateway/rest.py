@@ -157,6 +157,7 @@ class Rest:
     ) -> Response:
         """The answers of a streaming RPC as lines, events or text."""
         form = flow.form_of(request.headers.get("accept", ""), described(binding.route.response))
+        flow.resumed(message, request.headers.get("last-event-id", ""))
         answers = self.client.stream(message, bearer=bearer, correlation_id=correlation_id)
         first = await flow.first_of(answers)
 

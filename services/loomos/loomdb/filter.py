@@ -142,23 +142,32 @@ def condition_of(text: str) -> pb.FilterCondition:
 
 
 def values_in(told: str, word: str) -> list[Any]:
-    """The values of a textual condition: JSON, else the text itself."""
+    """The values of a textual condition: JSON, else the text itself; IN takes commas, too."""
+    value = plain(told)
+    if word != "in":
+        return [value]
+    if isinstance(value, list):
+        return value
+    return [plain(part.strip()) for part in told.split(",")] if isinstance(value, str) else [value]
+
+
+def plain(told: str) -> Any:
+    """A value as JSON says it, else as text."""
     try:
-        value = json.loads(told)
+        return json.loads(told)
     except (ValueError, RecursionError):
-        value = [part.strip() for part in told.split(",")] if word == "in" else told
-    if word == "in":
-        return value if isinstance(value, list) else [value]
-    return [value]
+        return told
 
 
 def value_of(value: Any) -> Value:
     """A text, number or truth value as the contract carries it; raises Rejected."""
-    if not isinstance(value, str | int | float | bool):
-        raise refused("where", f"{str(value)[:80]!r} is no text, number or truth value")
-    found = Value()
-    json_format.ParseDict(value, found)
-    return found
+    if isinstance(value, bool):
+        return Value(bool_value=value)
+    if isinstance(value, int | float):
+        return Value(number_value=value)
+    if isinstance(value, str):
+        return Value(string_value=value)
+    raise refused("where", f"{str(value)[:80]!r} is no text, number or truth value")
 
 
 def checked(tree: pb.Filter) -> pb.Filter:

@@ -26,6 +26,7 @@ async def beside(shell: Any) -> None:
         tasks.create_task(notarise(shell))
         tasks.create_task(archive(shell))
         tasks.create_task(rotate_old(shell))
+        tasks.create_task(stream.tail_of(shell).run())
 
 
 SERVICE = Service(

@@ -1,0 +1,125 @@
+"""One reader's way through the log: from any place on by the audit index, then by the tail.
+
+1. `vector` is the reader's place: everything before it was given out or is not for this reader.
+   Each record is passed once, whether it comes from the index or from the tail.
+2. The source is asked and never pushes: a reader that does not ask holds nothing but its place.
+"""
+
+import asyncio
+from typing import Any
+
+from loomos.loomdb import cursor as cursors
+from loomos.loomdb.cursor import Vector
+from loomos.loomdb.filter import Selection
+from loomos.loomdb.query.place import AWAY, projected, rows_between
+from loomos.loomdb.sight import Rights, Sight
+from loomos.loomdb.state import PLATFORM
+from loomos.loomdb.stream.entry import Entry
+from loomos.loomdb.stream.tail import Tail
+
+__all__ = ["Source"]
+
+PAGE = 500
+INDEX_S = 0.1
+SCAN_MAX = 4000
+"""Entries that are looked at before others get their turn."""
+
+
+class Source:
+    """Events for one reader, in the log's order within each partition."""
+
+    def __init__(
+        self, shell: Any, tail: Tail, selection: Selection, rights: Rights, vector: Vector
+    ) -> None:
+        self.vector = dict(vector)
+        self.live = False
+        """True where all that the tail held was passed."""
+        self._shell = shell
+        self._tail = tail
+        self._selection = selection
+        self._rights = rights
+        self.more = True
+        """Whether the next `take` may find something without waiting."""
+        self._next = -1
+        """The number of the next entry of the tail; -1 while the index is read."""
+
+    @property
+    def sight(self) -> Sight | None:
+        """What the reader may see now; None while that is not known."""
+        return self._rights.now()
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is known that the reader may see nothing any more."""
+        sight = self.sight
+        return sight is not None and sight.nothing
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until there may be more, so long at most; others get their turn in any case."""
+        if self.more or not seconds:
+            await asyncio.sleep(0)
+        else:
+            # The index does not tell when it moves.
+            await self._tail.moved(seconds if self._next >= 0 else min(seconds, INDEX_S))
+
+    async def seen(self, found: list[Entry], before: Sight | None) -> list[Entry]:
+        """Of what was taken since then, what the reader may still see."""
+        while (sight := self.sight) is None:
+            # Nobody knows now: what was taken is kept back, not dropped.
+            await asyncio.sleep(INDEX_S)
+        if sight is before:
+            return found
+        return [entry for entry in found if entry.fits(self._selection, sight)]
+
+    @property
+    def cursor(self) -> str:
+        """The reader's place as text."""
+        return cursors.text_of(self.vector, self._tail.incarnations)
+
+    async def take(self, limit: int) -> list[Entry]:
+        """The next events that fit, so many at most; none where there is nothing new now."""
+        sight = self.sight
+        if sight is None:
+            self.more = False
+            return []
+        if self._next < self._tail.first:
+            self._next = self._tail.first if self._tail.covers(self.vector) else -1
+        if self._next < 0:
+            self.live = False
+            return await self._from_index(limit, sight)
+        return self._from_tail(limit, sight)
+
+    def _from_tail(self, limit: int, sight: Sight) -> list[Entry]:
+        found: list[Entry] = []
+        entries, vector, selection = self._tail.entries, self.vector, self._selection
+        begin = self._next - self._tail.first
+        for at in range(begin, min(len(entries), begin + SCAN_MAX)):
+            entry = entries[at]
+            self._next += 1
+            if entry.offset < vector.get(entry.place, 0):
+                continue
+            vector[entry.place] = entry.offset + 1
+            if entry.fits(selection, sight):
+                found.append(entry)
+                if len(found) == limit:
+                    break
+        self.live = self._next == self._tail.end
+        self.more = not self.live
+        return found
+
+    async def _from_index(self, limit: int, sight: Sight) -> list[Entry]:
+        """A page of the index: to where it stands, and no further than the tail needs."""
+        wanted = "" if sight.organisation == PLATFORM else sight.organisation
+        try:
+            async with self._shell.db() as db:
+                ends = {place: base.offset for place, base in (await projected(db)).items()}
+                rows = await rows_between(self.vector, ends, wanted, min(limit, PAGE), db)
+        except AWAY:
+            self.more = False
+            return []
+        for row in rows:
+            self.vector[row["topic"], row["partition"]] = row["record_offset"] + 1
+        if len(rows) < min(limit, PAGE):
+            self.vector = cursors.later(self.vector, ends)
+        self.more = bool(rows) or self._tail.covers(self.vector)
+        return [entry for entry in map(Entry.of_row, rows) if entry.fits(self._selection, sight)]

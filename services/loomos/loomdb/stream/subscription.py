@@ -1,0 +1,186 @@
+"""Streams of events to who asks for them: live ones, and deliveries that must be settled.
+
+1. A reader is asked by the transport for its next answer when the last one has left: flow control
+   pauses who is slow, who then costs one answer and his place, and harms nobody.
+2. Each stream is recorded in the trail of reads before its first event; an hour of coming and going
+   with the same question leaves few records.
+3. Streams end after a while, so that their caller proves again who he is.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+
+from loom.kit.authorize import Caller
+from loom.kit.errors import Failure
+from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.cursor import Vector
+from loomos.loomdb.filter import selection
+from loomos.loomdb.query.place import NotProjectedYet, begins, row_of_event, unknown_event
+from loomos.loomdb.sight import Rights
+from loomos.loomdb.stream.entry import Entry
+from loomos.loomdb.stream.source import Source
+from loomos.loomdb.stream.tail import tail_of
+
+if TYPE_CHECKING:
+    from loom.kit.service import Shell
+
+__all__ = ["admitted", "place_of_start", "recorded_as_read", "subscribe"]
+
+BATCH = 100
+STREAM_S_MAX = 900.0
+QUIET_S = 10.0
+BEHIND_S = 0.2
+AGAIN_S = 600.0
+STREAMS_MAX = 1000
+STREAMS_EACH_MAX = 100
+PROJECTED_S = 2.0
+
+
+class Open:
+    """The streams of one process, and which of them were recorded lately."""
+
+    def __init__(self) -> None:
+        self.by_principal: Counter[str] = Counter()
+        self.recorded: dict[tuple[str, str, str, str], float] = {}
+
+
+OPEN: WeakKeyDictionary[Any, Open] = WeakKeyDictionary()
+
+
+async def subscribe(
+    request: pb.SubscribeRequest, caller: Caller, shell: "Shell"
+) -> AsyncIterator[pb.EventFlow]:
+    """Events that fit and that the caller may see, from where he says on."""
+    asked = selection(request.types, request.where, request.filter)
+    rights = Rights(shell.authorizer, caller.principal, request.organisation_id)
+    with admitted(caller, shell):
+        start = pb.EventStart(
+            start=request.start,
+            cursor=request.cursor,
+            from_us=request.from_us,
+            from_event_id=request.from_event_id,
+        )
+        tail = tail_of(shell)
+        await tail.started()
+        vector = await place_of_start(start, rights, shell)
+        await recorded_as_read(request, caller, shell)
+        source = Source(shell, tail, asked, rights, vector)
+        ends_at = time.monotonic() + STREAM_S_MAX
+        yield pb.EventFlow(cursor=source.cursor)
+        async for flow in flows(source, request):
+            yield flow
+            if time.monotonic() > ends_at:
+                raise Failure("UNAVAILABLE", "the stream is old: go on from its cursor")
+
+
+async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[pb.EventFlow]:
+    """Answers for ever, each as full as its reader wants to wait for."""
+    told_at, live = time.monotonic(), False
+    while True:
+        found = await gathered(source, request.batch_size or BATCH, request.flush_ms / 1000)
+        if source.blind:
+            raise Failure("PERMISSION_DENIED", "there is nothing that you may see any more")
+        came_live, live = source.live and not live, source.live
+        if found or came_live or time.monotonic() - told_at > QUIET_S:
+            told_at = time.monotonic()
+            events = [entry.event for entry in found]
+            yield pb.EventFlow(events=events, cursor=source.cursor, live=live)
+            if live and request.until_live:
+                return
+
+
+async def gathered(source: Source, limit: int, flush_s: float) -> list[Entry]:
+    """The next events: those that are there, or that come within a while."""
+    await source.wait(0)
+    sight = source.sight
+    found = await source.take(limit)
+    if not found and not source.more:
+        await source.wait(QUIET_S)
+        found = await source.take(limit)
+    deadline = time.monotonic() + flush_s
+    while found and len(found) < limit and (left := deadline - time.monotonic()) > 0:
+        await source.wait(left)
+        found += await source.take(limit - len(found))
+    # Rights may have been withdrawn while the answer was filled.
+    return await source.seen(found, sight)
+
+
+async def place_of_start(start: pb.EventStart, rights: Rights, shell: "Shell") -> Vector:
+    """The place that a reader asks for; raises Rejected."""
+    deadline = time.monotonic() + PROJECTED_S
+    while True:
+        try:
+            async with shell.db() as db:
+                if start.from_event_id:
+                    row = await row_of_event(start.from_event_id, db)
+                    sight = rights.now()
+                    entry = Entry.of_row(row) if row else None
+                    if sight is None or entry is None or not entry.fits(ANY, sight):
+                        raise unknown_event(start.from_event_id)
+                return await begins(start, db)
+        except NotProjectedYet as error:
+            if time.monotonic() > deadline:
+                told = f"the cursor is ahead of the log: {error}"
+                raise Failure("INVALID_ARGUMENT", told, "cursor") from error
+            await asyncio.sleep(BEHIND_S)
+
+
+ANY = selection((), (), pb.Filter())
+
+
+@contextmanager
+def admitted(caller: Caller, shell: "Shell") -> Iterator[None]:
+    """One more stream of a caller, while there are not too many."""
+    own = opened(shell)
+    if own.by_principal[caller.principal] >= STREAMS_EACH_MAX:
+        told = f"{STREAMS_EACH_MAX} streams of yours are open: close one"
+        raise Failure("RESOURCE_EXHAUSTED", told)
+    if own.by_principal.total() >= STREAMS_MAX:
+        raise Failure("RESOURCE_EXHAUSTED", f"{STREAMS_MAX} streams are open here: retry later")
+    own.by_principal[caller.principal] += 1
+    try:
+        yield
+    finally:
+        own.by_principal[caller.principal] -= 1
+        own.by_principal += Counter()
+
+
+def opened(shell: "Shell") -> Open:
+    """The streams of this process."""
+    if shell not in OPEN:
+        OPEN[shell] = Open()
+    return OPEN[shell]
+
+
+async def recorded_as_read(request: Message, caller: Caller, shell: "Shell") -> None:
+    """Leave a record of who reads which events; the same question again soon leaves none."""
+    own = opened(shell)
+    organisation = str(getattr(request, "organisation_id"))  # noqa: B009 - generated attribute
+    asked = type(request)()
+    asked.CopyFrom(request)
+    if "cursor" in asked.DESCRIPTOR.fields_by_name:
+        asked.ClearField("cursor")
+    query = MessageToJson(asked, preserving_proto_field_name=True, sort_keys=True, indent=None)
+    method = request.DESCRIPTOR.name.removesuffix("Request")
+    key, now = (caller.principal, organisation, method, query), time.monotonic()
+    own.recorded = {one: at for one, at in own.recorded.items() if now - at < AGAIN_S}
+    if key in own.recorded:
+        return
+    told = f'{{"by": "{caller.principal}", "asked": {query}}}'
+    await shell.tell_as_self(
+        pb.ReportStreamRequest(
+            organisation_id=organisation,
+            principal=caller.principal,
+            method=method,
+            query=told,
+        )
+    )
+    own.recorded[key] = now
