@@ -1,6 +1,7 @@
 """`loomos docs`: what the contracts declare, read from their descriptors and comments."""
 
 import importlib
+import json
 from importlib import resources
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from loomos.embedded.services import found, module
 __all__ = ["app"]
 
 EVERY = "every deciding service"
+USERS = "users"
+"""Who emits the built-in types of `loomos.data`."""
 
 app = typer.Typer(help="What the contracts declare.", no_args_is_help=True)
 
@@ -35,6 +38,8 @@ def catalogue(
 ) -> None:
     """List the events: what each means, who emits it, what it carries, who hears it.
 
+    What users append has its built-in types here too: `--service users`.
+
     Example: loomos docs events job.preempted
     """
     known = [entry for entry in entries() if emitted_by in ("", entry["emitted_by"])]
@@ -48,7 +53,8 @@ def catalogue(
             print_json(entry)
         return
     if event_type:
-        show(known[0])
+        for entry in known:
+            show(entry)
         return
     rows = (
         (
@@ -104,7 +110,34 @@ def entries() -> list[dict[str, Any]]:
                 "carries": carried(descriptor, comments),
             }
         )
-    return sorted(known, key=lambda entry: (entry["emitted_by"] == EVERY, entry["topic"]))
+    known.sort(key=lambda entry: (entry["emitted_by"] == EVERY, entry["topic"]))
+    return [*known, *built_in()]
+
+
+def built_in() -> list[dict[str, Any]]:
+    """The types that every organisation may append, a version each."""
+    from loomos.data.catalogue import types
+
+    return [
+        {
+            "type": event_type,
+            "version": version,
+            "means": (schema := json.loads(found.text)).get("description", ""),
+            "emitted_by": USERS,
+            "topic": "loomos.data",
+            "heard_by": [],
+            "carries": [
+                {
+                    "name": name if name in schema["required"] else f"{name}?",
+                    "type": one.get("format") or one.get("type", "any"),
+                    "means": one.get("description", ""),
+                }
+                for name, one in schema["properties"].items()
+            ],
+        }
+        for event_type, versions in types().items()
+        for version, found in versions.items()
+    ]
 
 
 def carried(descriptor: Descriptor, comments: dict[str, str]) -> list[dict[str, str]]:
