@@ -9,7 +9,6 @@ when its records were read back valid (design.md §2, ADR 0003).
 """
 
 import asyncio
-import contextlib
 import pickle
 import random
 import time
@@ -33,13 +32,13 @@ from loom.kit.entries import (
 from loom.kit.errors import Failure
 from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot
+from loom.kit.ticker import Ticker
 from loom.log.clock import now_us
 from loom.log.judge import START, Kind
 from loom.log.reader import Judged, LogAway
 from loom.log.topics import Bus
 from loom.log.writer import Deposed, Doubt, Writer
 from loom.store import Store
-from loom.v1 import common_pb2
 
 __all__ = ["Commander"]
 
@@ -49,7 +48,8 @@ SLICE_COMMANDS_MAX = 512
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 HEARTBEAT_S = 20.0
 SNAPSHOT_RECORDS = 2000
-IDLE_TICK_S = 0.5
+TOGETHER_MIN = 128
+"""So many commands are worth a batch of their own while another is on its way."""
 
 
 class Commander:
@@ -65,7 +65,7 @@ class Commander:
         store: Store | None = None,
         sealing: Sealing | None = None,
     ) -> None:
-        """Without a store no snapshot is taken or used; without sealing nothing personal decided."""
+        """Without a store no snapshot is used; without sealing nothing personal is decided."""
         self.service = service
         self.partition = partition
         self.owner = owner
@@ -80,6 +80,7 @@ class Commander:
         self._authorizer = authorizer
         self._queue: deque[Entry] = deque()
         self._wake = asyncio.Event()
+        self._ticker = Ticker(service, partition, authorizer)
         self._log = structlog.get_logger().bind(topic=service.topic, partition=partition)
 
     async def run(self) -> None:
@@ -133,7 +134,6 @@ class Commander:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(writer.confirm())
                 tasks.create_task(self._decide_forever(desk))
-                tasks.create_task(self._tick_forever(desk))
                 for inputs in desk.folder.inputs.values():
                     tasks.create_task(self._listen(inputs))
         finally:
@@ -209,20 +209,30 @@ class Commander:
 
     async def _decide_forever(self, desk: Desk) -> None:
         while True:
-            if not self._queue and not any(i.waiting for i in desk.folder.inputs.values()):
+            if not (self._queue or any(i.waiting for i in desk.folder.inputs.values())):
                 await self._save(desk)
                 self._wake.clear()
+                wait_s = self._ticker.wait_s(desk)
                 if self._queue:
                     continue
                 try:
                     # Not `wait_for`: woken and cancelled at once, it forgets that it was cancelled.
-                    async with asyncio.timeout(HEARTBEAT_S):
+                    async with asyncio.timeout(min(wait_s, HEARTBEAT_S)):
                         await self._wake.wait()
                 except TimeoutError:
-                    await self._save(desk)
-                    await self._append([desk.heartbeat()])
-                    continue
+                    if wait_s > HEARTBEAT_S:
+                        await self._save(desk)
+                        await self._append([desk.heartbeat()])
+                        continue
+            await self._gather()
             await self._append(await self._slice(desk))
+
+    async def _gather(self) -> None:
+        """Let few commands wait while a batch is on its way: each batch costs the broker a flush,
+        and each reader a turn."""
+        assert self.writer is not None
+        while self.writer.flying and len(self._queue) < TOGETHER_MIN:
+            await self.writer.land()
 
     async def _slice(self, desk: Desk) -> list[Decided]:
         """Decide what waits, for at most SLICE_S."""
@@ -230,6 +240,8 @@ class Commander:
         advanced = await desk.advance()
         if advanced is not None:
             made.append(advanced)
+            for shard in desk.due:
+                self._ticker.stirred(shard)
         until = time.monotonic() + SLICE_S
         while self._queue and len(made) < SLICE_COMMANDS_MAX and time.monotonic() < until:
             entry = self._queue.popleft()
@@ -242,52 +254,11 @@ class Commander:
                 continue
             if decided is not None:
                 made.append(decided)
-        return made
+                self._ticker.stirred(entry.shard)
+        ticks = (self._ticker.decide(desk, shard) for shard in self._ticker.wanted(desk))
+        return [*made, *(tick for tick in ticks if tick is not None)]
 
     async def _append(self, made: list[Decided]) -> None:
         assert self.writer is not None
         if made:
             await self.writer.send(self.writer.append(made))
-
-    async def _tick_forever(self, desk: Desk) -> None:
-        if self.service.due is None:
-            return
-        while True:
-            desk.replanned.clear()
-            now = now_us()
-            late = {shard: due_us for shard, due_us in desk.due.items() if due_us <= now}
-            for shard in sorted(late):
-                await self._tick(shard, now)
-            if late and all(desk.due.get(shard) == due_us for shard, due_us in late.items()):
-                # A tick that moved nothing: no hurry to repeat it.
-                await asyncio.sleep(IDLE_TICK_S)
-                continue
-            soonest = min(desk.due.values(), default=None)
-            wait_s = None if soonest is None else max(0.0, (soonest - now_us()) / 1e6)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await desk.replanned.wait()
-
-    async def _tick(self, shard: str, now: int) -> None:
-        entry = Entry(
-            request=common_pb2.TickRequest(shard_id=shard),
-            caller=self._authorizer.service_caller(self.service.name),
-            shard=shard,
-            action="Tick",
-            command_id=f"tick-{now:x}",
-            digest=bytes(32),
-            issued_at_us=now,
-            correlation_id=f"tick-{now:x}",
-            causation_id="",
-            traceparent="",
-            expected={},
-            answer=asyncio.get_running_loop().create_future(),
-        )
-        try:
-            answer = await self.submit(entry)
-        except Failure as failure:
-            self._log.info("tick unanswered", shard=shard, reason=failure.message)
-            return
-        if answer.code:
-            self._log.error("tick refused", shard=shard, reason=answer.message)
-            await asyncio.sleep(1)

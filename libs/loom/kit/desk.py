@@ -10,7 +10,6 @@
    founds no shard, so live and refolded states are the same.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +72,6 @@ class Desk:
         """The log's, once the claim is won."""
         self.due: dict[str, int] = {}
         """Shard → when its next tick is due, microseconds."""
-        self.replanned = asyncio.Event()
         self._inflight: dict[str, list[Entry]] = {}
         """Command token → the entry that was decided, and its twins."""
         self._refusals: dict[str, tuple[int, int]] = {}
@@ -159,9 +157,8 @@ class Desk:
         due_us = self.service.due(state)
         if due_us is None:
             self.due.pop(shard, None)
-        elif self.due.get(shard) != due_us:
+        else:
             self.due[shard] = due_us
-            self.replanned.set()
 
     def _settling(self, entry: Entry, token: str, drafts: list[Draft], at_us: int) -> Settle:
         entries = self._inflight[token] = [entry]

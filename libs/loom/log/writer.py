@@ -88,8 +88,13 @@ class Writer:
         self.reader = Reader(bus, topic, partition, base)
         self.claim = secrets.token_bytes(16)
         self.epoch = 0
+        self.restores = False
+        """Whether its claim begins the log's next incarnation: an operator's, after a loss."""
         self.voids = 0
         """Records of this partition that were void since the claim began."""
+        self.flying = 0
+        """Batches on their way to the broker."""
+        self._landed = asyncio.Event()
         self._bus = bus
         self._producer: AIOKafkaProducer | None = None
         self._n = 0
@@ -182,6 +187,11 @@ class Writer:
             size += grown
         await self._send_batch(batch)
 
+    async def land(self) -> None:
+        """Wait until one of the batches that are on their way arrived, or failed."""
+        self._landed.clear()
+        await self._landed.wait()
+
     async def confirm(self) -> None:
         """Read back for ever, resolving what was appended; ends only by raising Doubt."""
         try:
@@ -222,7 +232,8 @@ class Writer:
     async def _mark(self, heard: Callable[[list[Judged]], Awaitable[None]]) -> None:
         judge = self.reader.judge
         self.epoch = judge.epoch + 1
-        stamp = Stamp(Kind.MARKER, judge.incarnation, self.epoch, self.claim, 0, 1, 1, ZERO_DIGEST)
+        incarnation = judge.incarnation + self.restores
+        stamp = Stamp(Kind.MARKER, incarnation, self.epoch, self.claim, 0, 1, 1, ZERO_DIGEST)
         await self._send_batch([envelope.marker(stamp, self.owner, now_us())])
         deadline = time.monotonic() + READ_BACK_S
         while judge.claim != self.claim:
@@ -250,9 +261,12 @@ class Writer:
         except KafkaError as error:
             self.fail(Doubt(f"send failed: {error!r}"))
             raise self._failure or Doubt(repr(error)) from error
+        self.flying += 1
         sending.add_done_callback(self._sent_batch)
 
     def _sent_batch(self, sending: asyncio.Future) -> None:
+        self.flying -= 1
+        self._landed.set()
         if not sending.cancelled() and sending.exception() is not None:
             self._failure = self._failure or Doubt(f"send failed: {sending.exception()!r}")
 
