@@ -31,6 +31,7 @@ SHELL_EVENTS = (
     common_pb2.InputsAdvanced,
     common_pb2.CommandRefused,
     common_pb2.CommandAcknowledged,
+    common_pb2.LogRestored,
 )
 """Written by the shell itself: they found no shard."""
 
@@ -45,7 +46,11 @@ class Heard:
 
 
 class Inputs:
-    """One foreign partition, read ahead."""
+    """One foreign partition, read ahead.
+
+    Where it lost records that were heard here and was restored, what is lost stays unheard from
+    then on: the log tells where, so every fold agrees.
+    """
 
     def __init__(
         self, bus: Bus, hears: Hears, topic: str, partition: int, base: Base = START
@@ -59,6 +64,8 @@ class Inputs:
         self._reader = Reader(bus, topic, partition, base)
         self._open: list[Recorded] = []
         self._read_to = base.offset
+        self._restored: list[Base] = []
+        """Where later incarnations of the foreign log begin, each behind its marker."""
         self._started = False
 
     async def read(self, wait_ms: int) -> bool:
@@ -72,6 +79,8 @@ class Inputs:
                 not types or attributes_in(record.headers).type in types
             ):
                 self._open.append(self._reader.recorded(record))
+            if record.verdict.kind == Kind.MARKER:
+                self._note_incarnation(record.base)
             if record.verdict.closes:
                 self._read_to = record.offset + 1
                 if self._open:
@@ -95,8 +104,11 @@ class Inputs:
     async def take(self, moved: common_pb2.Input) -> list[Recorded]:
         """The foreign events of the range, waiting for them to be read; raises LogDiverged."""
         until = moved.next.offset
-        while self._read_to < until:
+        while self._read_to < until and self._loss(moved) is None:
             await self.read(wait_ms=500)
+        lost = self._loss(moved)
+        if lost is not None:
+            return self._take_before(lost)
         taken: list[Heard] = []
         while self.waiting and self.waiting[0].base.offset <= until:
             taken.append(self.waiting.popleft())
@@ -113,10 +125,34 @@ class Inputs:
         self.base = end
         return [recorded for heard in taken for recorded in heard.events]
 
+    def _note_incarnation(self, behind_marker: Base) -> None:
+        """Keep where a later incarnation begins."""
+        known = self._restored[-1].incarnation if self._restored else self.base.incarnation
+        if behind_marker.incarnation > known:
+            self._restored.append(behind_marker)
+
+    def _loss(self, moved: common_pb2.Input) -> Base | None:
+        """The incarnation before whose beginning a part of this range was lost, if any."""
+        for restored in self._restored:
+            if (
+                moved.next.incarnation < restored.incarnation
+                and restored.offset <= moved.next.offset
+            ):
+                return restored
+        return None
+
+    def _take_before(self, lost: Base) -> list[Recorded]:
+        """What is left of a range whose end was lost: every fold from now on hears so much."""
+        taken: list[Heard] = []
+        while self.waiting and self.waiting[0].base.offset < lost.offset:
+            taken.append(self.waiting.popleft())
+        if taken:
+            self.base = taken[-1].base
+        return [recorded for heard in taken for recorded in heard.events]
+
     async def stop(self) -> None:
-        """Disconnect."""
-        if self._started:
-            await self._reader.stop()
+        """Disconnect; one that never read is closed too, else it is reported as forgotten."""
+        await self._reader.stop()
 
 
 class Folder:

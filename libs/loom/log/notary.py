@@ -62,6 +62,12 @@ def newest_tree(top: Path, topic: str, partition: int) -> Path | None:
     return folder / str(max(numbers)) if numbers else None
 
 
+def newest_incarnation(top: Path, topic: str, partition: int) -> int:
+    """The latest incarnation that a partition has a tree of; 0 where it has none."""
+    folder = newest_tree(top, topic, partition)
+    return int(folder.name) if folder else 0
+
+
 def origin_of(name: str, topic: str, partition: int, incarnation: int = 0) -> str:
     """The origin line of a partition's checkpoints."""
     return f"{name}/{topic}/{partition}/{incarnation}"

@@ -98,9 +98,15 @@ def open_tree(folder: Path, verifier: Verifier) -> Sealed:
 
 
 def open_trees(top: Path, verifier: Verifier) -> list[Sealed]:
-    """All trees in a folder, sorted; raises InvalidNote or DamagedTree for the first bad one."""
-    folders = sorted(folder for folder in top.glob("*/*") if (folder / CHECKPOINT_FILE).is_file())
-    return [open_tree(folder, verifier) for folder in folders]
+    """Each partition's newest tree, sorted; raises InvalidNote or DamagedTree for a bad one.
+
+    A restored log's older trees speak of records that were lost; the newest begins with the rest.
+    """
+    found = [folder for folder in top.glob("*/*") if (folder / CHECKPOINT_FILE).is_file()]
+    newest: dict[Path, Path] = {}
+    for folder in sorted(found, key=lambda one: (one.parent, len(one.name), one.name)):
+        newest[folder.parent] = folder
+    return [open_tree(folder, verifier) for folder in newest.values()]
 
 
 def verify(sealed: Sealed, records: Iterable[Stored | Damage]) -> Report:

@@ -21,6 +21,7 @@ from loomos.cli import (
     jobs,
     keys,
     letters,
+    log,
     models,
     nodes,
     platform,
@@ -66,6 +67,7 @@ letters.add_to(app)
 erasure.add_to(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(archive.archive, name="archive")
+app.add_typer(log.app, name="log")
 app.add_typer(retention.retention, name="retention")
 app.add_typer(retention.hold, name="hold")
 app.add_typer(report.app, name="report")

@@ -9,7 +9,7 @@ import fcntl
 from pathlib import Path
 from typing import Any
 
-from loom.log.notary import Contradiction, Notary
+from loom.log.notary import Contradiction, Notary, newest_incarnation
 from loom.log.note import InvalidNote, Signer, load_signer
 from loom.log.reader import LogAway, LogDiverged
 from loom.log.seals import Seals, follow
@@ -88,7 +88,8 @@ async def one(
     """The notary of one partition: starts over when Kafka was away, ends on contradiction."""
     while True:
         try:
-            notary = Notary(folder, topic, partition, signer)
+            incarnation = newest_incarnation(folder, topic, partition)
+            notary = Notary(folder, topic, partition, signer, incarnation)
             await follow(shell.settings, notary, seals, EVERY_S, witnesses)
         except (Contradiction, LogDiverged, DamagedTree) as error:
             shell.log.critical("notary stopped", tree=f"{topic}-{partition}", reason=str(error))
