@@ -20,6 +20,7 @@ WIDTH = 256
 ENTRY_BYTES_MAX = 65_535
 CACHED_TILES = 256
 CACHED_BUNDLES = 16
+CACHED_ROWS = 64
 SYNCED_ONE_BY_ONE_MAX = 32
 
 PATH = re.compile(
@@ -63,19 +64,48 @@ class Tiles:
         self.size = size
         self._cache: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._bundles: dict[tuple[int, int], list[bytes]] = {}
+        self._rows: OrderedDict[tuple[str, int, int], list[list[bytes]]] = OrderedDict()
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree (merkle.Node)."""
         tile_level, height = divmod(level, 8)
         first = index << height
         number, offset = divmod(first, WIDTH)
-        tile = self._tile(str(tile_level), number)
-        piece = tile[offset * HASH_BYTES : (offset + (1 << height)) * HASH_BYTES]
-        return perfect_root([piece[at : at + 32] for at in range(0, len(piece), 32)])
+        if height == 0:
+            tile = self._tile(str(tile_level), number)
+            return tile[offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
+        return self._inner(str(tile_level), number)[height][offset >> height]
+
+    def _inner(self, level: str, number: int) -> list[list[bytes]]:
+        """The hashes of a tile, and those over each complete pair, four, eight … of them."""
+        key = (level, number, self._width(level, number))
+        rows = self._rows.get(key)
+        if rows is None:
+            tile = self._tile(level, number)
+            row = [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
+            rows = [row]
+            while len(row) > 1:
+                row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row) - 1, 2)]
+                rows.append(row)
+            self._rows[key] = rows
+            while len(self._rows) > CACHED_ROWS:
+                self._rows.popitem(last=False)
+        else:
+            self._rows.move_to_end(key)
+        return rows
 
     def entry(self, index: int) -> bytes:
         """The bytes of one leaf."""
-        return self.entries(index // WIDTH)[index % WIDTH]
+        number, place = divmod(index, WIDTH)
+        bundle = self._tile("entries", number)
+        stride = 2 + int.from_bytes(bundle[:2], "big")
+        at = place * stride
+        if stride * self._width("entries", number) == len(bundle) and (
+            bundle[at : at + 2] == bundle[:2]
+        ):
+            # Nearly always: all leaves of a log are of one size.
+            return bundle[at + 2 : at + stride]
+        return self.entries(number)[place]
 
     def entries(self, number: int) -> list[bytes]:
         """All leaves of one bundle; raises DamagedTree when their lengths do not add up."""
@@ -130,7 +160,7 @@ class Tiles:
             if level != "entries":
                 return whole[: width * HASH_BYTES]
             return join_entries(split_entries(whole)[:width])
-        count = len(split_entries(content)) if level == "entries" else len(content) / HASH_BYTES
+        count = count_entries(content) if level == "entries" else len(content) / HASH_BYTES
         if count != width:
             path = tile_path(level, number, width)
             raise DamagedTree(f"{self.folder}/{path} does not hold {width} hashes as it must")
@@ -248,6 +278,16 @@ def join_entries(entries: list[bytes]) -> bytes:
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
 
 
+def count_entries(bundle: bytes) -> int:
+    """How many leaves a bundle holds; raises DamagedTree when the lengths do not add up."""
+    stride = 2 + int.from_bytes(bundle[:2], "big")
+    count, rest = divmod(len(bundle), stride)
+    heads = (bundle[at : at + 2] for at in range(0, len(bundle), stride))
+    if not rest and all(head == bundle[:2] for head in heads):
+        return count
+    return len(split_entries(bundle))
+
+
 def split_entries(bundle: bytes) -> list[bytes]:
     """The leaves of an entry bundle; raises DamagedTree when the lengths do not add up."""
     entries, at = [], 0
@@ -262,10 +302,15 @@ def split_entries(bundle: bytes) -> list[bytes]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place whole; durable only after `sync_files`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+    fresh = f"{path}.new"
+    try:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        file.write(content)
+    os.replace(fresh, path)  # noqa: PTH105 - a path object a file costs more than the file
 
 
 def sync_files(paths: list[Path], top: Path) -> None:

@@ -16,6 +16,8 @@ from loomos.cli.bench.report import Report
 from loomos.cli.show import Json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loomos.cli.bench.fleet import Fleet
     from loomos.cli.bench.ground import Ground
 
@@ -52,6 +54,22 @@ def bench_submit(as_json: Json = False) -> None:
     on_platform(measure, as_json)
 
 
+@app.command("prove")
+def bench_prove(as_json: Json = False, pairs: Pairs = 3) -> None:
+    """Leaves a second into the signed tree, and milliseconds a proof."""
+    from loomos.cli.bench.prove import measure
+
+    in_scratch(measure, as_json, pairs)
+
+
+@app.command("verify")
+def bench_verify(as_json: Json = False, pairs: Pairs = 3) -> None:
+    """Events a second that a stranger verifies offline in an export."""
+    from loomos.cli.bench.verify import measure
+
+    in_scratch(measure, as_json, pairs)
+
+
 @app.command("footprint")
 def bench_footprint(as_json: Json = False) -> None:
     """What an idle platform takes: start-up, memory, CPU."""
@@ -76,6 +94,16 @@ def against_kafka(
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with mendable(), ground(report.say) as made, runner:
         runner.run(measure(report, made, pairs))
+    report.close()
+
+
+def in_scratch(measure: "Callable[[Report, Path, int], None]", as_json: bool, pairs: int) -> None:
+    """Run a bench that needs a folder and no store."""
+    from loomos.cli.bench.ground import scratch
+
+    report = Report(as_json)
+    with mendable(), scratch() as folder:
+        measure(report, folder, pairs)
     report.close()
 
 
