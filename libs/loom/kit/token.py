@@ -5,6 +5,7 @@
 2. A key is found by its id in security's log, nowhere else; a replaced key is accepted until the
    last token that it can have signed has ended.
 3. Every claim is there and of its exact type; `exp` is not stretched.
+4. A signature is checked once; key, times and claims are looked at on every call.
 """
 
 import base64
@@ -13,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from joserfc import jwt
@@ -28,6 +30,7 @@ __all__ = ["TOKEN_LIFE_SECONDS", "Claims", "key_id_of", "mint", "refused", "veri
 TOKEN_LIFE_SECONDS = 300
 LEEWAY_SECONDS = 30
 TOKEN_CHARACTERS_MAX = 2048
+SIGNATURES_MAX = 4096
 ALGORITHM = "Ed25519"
 TYPE = "at+jwt"
 PARTY = "loomos"
@@ -99,16 +102,21 @@ def verify(token: str, keys: Mapping[str, SigningKey], now_s: float) -> Claims:
     last_s = key.replaced_at_us / 1_000_000 + TOKEN_LIFE_SECONDS
     if key.replaced_at_us and now_s > last_s + LEEWAY_SECONDS:
         raise refused("its key was replaced")
+    return checked(signed(token, key.public_key), now_s)
+
+
+@lru_cache(maxsize=SIGNATURES_MAX)
+def signed(token: str, public_key: bytes) -> Mapping[str, Any]:
+    """What a key signed; raises Failure where it did not, which is not remembered."""
     public: dict[str, str | list[str]] = {
         "kty": "OKP",
         "crv": "Ed25519",
-        "x": base64url(key.public_key),
+        "x": base64url(public_key),
     }
     try:
-        body = jwt.decode(token, OKPKey.import_key(public), algorithms=[ALGORITHM]).claims
+        return jwt.decode(token, OKPKey.import_key(public), algorithms=[ALGORITHM]).claims
     except (JoseError, ValueError, RecursionError) as error:
         raise refused("its signature does not fit") from error
-    return checked(body, now_s)
 
 
 def checked(body: Mapping[str, Any], now_s: float) -> Claims:

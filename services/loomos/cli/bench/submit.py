@@ -1,8 +1,9 @@
 """`loomos bench submit`: from a researcher's request to his job's running process.
 
 1. The platform idles: one job at a time, the next after the last has ended.
-2. The end of the span is the moment that the node noted when it had started the process; node
-   and client are one machine with one clock.
+2. The end of the span is the time of the event by which the resource manager took the node's
+   report of the running process; it and the client are one machine with one clock.
+3. Nobody looks meanwhile: a look is work for the machine that is measured.
 """
 
 import time
@@ -22,6 +23,7 @@ ENDED = ("JOB_STATUS_COMPLETED", "JOB_STATUS_FAILED", "JOB_STATUS_CANCELLED")
 JOB_SECONDS = 60.0
 MEMORY_BYTES = 256 * 2**20
 PAUSE_SECONDS = 1.0
+UNWATCHED_SECONDS = 0.5
 
 
 def measure(report: Report, platform: Fleet) -> None:
@@ -48,6 +50,7 @@ def submit_one(platform: Fleet) -> float:
     door = platform.stage.researcher
     asked_us = time.time_ns() // 1000
     receipt = door.call("POST", "/api/v1/jobs", {"project_id": PROJECT, "spec": spec})
+    time.sleep(UNWATCHED_SECONDS)
 
     def look() -> dict[str, Any] | None:
         job = door.call("GET", f"/api/v1/jobs/{receipt['id']}")
