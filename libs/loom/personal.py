@@ -56,6 +56,8 @@ class Place(NamedTuple):
     """Whose it is; empty for the organisation itself."""
     pointers: tuple[str, ...] | None
     """The personal places of a JSON payload; None where all of the field is personal."""
+    action: str
+    """The action that shows it to who may do it; empty for `ReadPersonal`."""
 
 
 class Mark(NamedTuple):
@@ -65,6 +67,8 @@ class Mark(NamedTuple):
     subject: str
     paths: str
     id: str
+    name: str
+    action: str
 
 
 @cache
@@ -75,7 +79,16 @@ def marks(descriptor: Descriptor) -> tuple[Mark, ...]:
         options = field.GetOptions()
         if options.HasExtension(PERSONAL):
             mark = options.Extensions[PERSONAL]
-            found.append(Mark(field.name, mark.subject, mark.paths, mark.id))
+            found.append(
+                Mark(
+                    field.name,
+                    mark.subject,
+                    mark.paths,
+                    mark.id,
+                    mark.name or field.name,
+                    mark.action,
+                )
+            )
     return tuple(found)
 
 
@@ -120,8 +133,8 @@ def places(message: Message, prefix: str = "") -> Iterator[Place]:
         own = str(getattr(message, mark.id)) if mark.id else ""
         path = prefix + mark.field
         if own:
-            path = "" if mark.paths else mark.field
-        yield Place(message, mark.field, path, own, subject, listed)
+            path = "" if mark.paths else mark.name
+        yield Place(message, mark.field, path, own, subject, listed, mark.action)
     for field in inner(message.DESCRIPTOR):
         value = getattr(message, field.name)
         if field.is_repeated:

@@ -11,8 +11,10 @@ its key (ADR 0016).
 
 import asyncio
 import copy
+import hmac
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from loom import personal
-from loom.kit.caller import Caller
+from loom.kit.caller import Caller, Scope
 from loom.kit.config import Settings
 from loom.kit.errors import Failure
 from loom.log import catalogue, providers
@@ -38,8 +40,8 @@ HIDDEN = "[sealed]"
 """Stands where the caller may not read what is sealed."""
 MASKED = "[personal]"
 READ = "ReadPersonal"
-May = Callable[[DataKey], bool]
-"""Whether what a key sealed may be shown."""
+May = Callable[[DataKey, str], bool]
+"""Whether what a key sealed may be shown; which action shows it, "" for the usual one."""
 ALGORITHMS = {"aes-256-gcm": Algorithm.AES_256_GCM, "chacha20": Algorithm.CHACHA20_POLY1305}
 
 
@@ -48,6 +50,7 @@ class Sealing:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._own = secrets.token_bytes(32)
 
     @property
     def folder(self) -> Path:
@@ -65,30 +68,51 @@ class Sealing:
         provider = providers.named(environ.get("LOOMOS_KEY_PROVIDER", "file"), environ, self.folder)
         return Keyring(Directory(self.folder / "data"), provider, ALGORITHMS[name])
 
-    async def prepare(self, request: Message, organisation: str, digest: bytes) -> bytes:
+    async def prepare(
+        self, request: Message, organisation: str, digest: bytes, caller: Caller, action: str
+    ) -> bytes:
         """Have the keys of a command's subjects at hand; its digest, keyed where it is personal."""
         if not personal.has_any(request.DESCRIPTOR):
             return digest
         # What names no subject of its own must not outlive an erasure either.
         subjects = {place.subject or digests_of(organisation) for place in personal.places(request)}
+        if all(self._at_hand(organisation, subject) for subject in subjects):
+            return self._keyed(digest, organisation, subjects)
+        if not acts_in(organisation, caller, action):
+            # No key is made for who may not do it: a stranger's commands must not fill the store.
+            return self._stray(digest)
+        return await asyncio.to_thread(self._keyed, digest, organisation, subjects)
+
+    def _at_hand(self, organisation: str, subject: str) -> bool:
+        """Whether a subject's keys were used by this process."""
         try:
-            if all(self.keyring.at_hand(organisation, subject) for subject in subjects):
-                return self._keyed(digest, organisation, subjects)
-            return await asyncio.to_thread(self._keyed, digest, organisation, subjects)
+            return self.keyring.at_hand(organisation, subject)
         except Unusable as error:
             raise keys_away(error) from error
 
     def _keyed(self, digest: bytes, organisation: str, subjects: Iterable[str]) -> bytes:
         """The digest under the keys of all subjects: the first that dies makes it unguessable."""
-        for subject in sorted(subjects):
-            self.keyring.newest(organisation, subject)
-            digest = self.keyring.digest(organisation, subject, "command", digest)
+        try:
+            for subject in sorted(subjects):
+                self.keyring.newest(organisation, subject)
+                digest = self.keyring.digest(organisation, subject, "command", digest)
+        except Unusable as error:
+            raise keys_away(error) from error
         return digest
 
+    def _stray(self, content: bytes) -> bytes:
+        """A digest that this process alone could make, and only for as long as it lives."""
+        return hmac.digest(self._own, content, "sha256")
+
     def digest(self, organisation: str, subject: str, content: bytes) -> bytes:
-        """A digest of somebody's content by which it is known again while his key lives."""
+        """A digest of somebody's content by which it is known again while his key lives.
+
+        It makes no key: `prepare` has made it for who may act.
+        """
+        holder = subject or digests_of(organisation)
+        if not self._at_hand(organisation, holder):
+            return self._stray(content)
         try:
-            holder = subject or digests_of(organisation)
             return self.keyring.digest(organisation, holder, "content", content)
         except Unusable as error:
             raise keys_away(error) from error
@@ -96,7 +120,7 @@ class Sealing:
     def index(self, organisation: str, field: str, value: str) -> str:
         """By what a sealed value is looked up: a digest under the organisation's own key."""
         try:
-            holder = personal.whole_organisation(organisation)
+            holder = index_of(organisation)
             content = f"{field}\0{value}".encode()
             return self.keyring.digest(organisation, holder, "index", content).hex()
         except Unusable as error:
@@ -137,10 +161,14 @@ class Sealing:
 
     def _rights(self, caller: Caller) -> May:
         """What the caller may read, as the policies say now."""
-        scope = caller.scope(READ)
         own = caller.principal.removeprefix("user:")
 
-        def may(key: DataKey) -> bool:
+        scopes: dict[str, Scope] = {}
+
+        def may(key: DataKey, action: str) -> bool:
+            scope = scopes.get(action)
+            if scope is None:
+                scope = scopes[action] = caller.scope(action or READ)
             return scope.all or key.organisation in scope.organisations or key.subject == own
 
         return may
@@ -181,13 +209,12 @@ class Sealing:
             if place.pointers is None:
                 text = text_of(value)
                 if personal.key_of(text):
-                    plain = self._opened([Spot(spot_id, place.path)], text, may)
+                    spots = [Spot(spot_id, place.path)]
+                    plain = self._opened(spots, text, may, place.action)
                     setattr(place.message, place.field, like(value, plain))
             elif place.pointers:
                 document = json.loads(value)
-                document = self._opened_json(
-                    document, "", place.path, place.pointers, spot_id, may
-                )
+                document = self._opened_json(document, "", place.path, place.pointers, spot_id, may)
                 setattr(place.message, place.field, like(value, compact(document)))
         return shown
 
@@ -216,7 +243,7 @@ class Sealing:
                 document[index] = self._opened_json(one, at, path, pointers, spot_id, may)
         return document
 
-    def _opened(self, spots: Iterable[Spot], text: str, may: May) -> str:
+    def _opened(self, spots: Iterable[Spot], text: str, may: May, action: str = "") -> str:
         """The plain value, a mark, or the text itself where it was never sealed here."""
         try:
             key = self.keyring.get(personal.key_of(text))
@@ -224,7 +251,7 @@ class Sealing:
             raise keys_away(error) from error
         if key is None:
             return ERASED
-        if not may(key):
+        if not may(key, action):
             return HIDDEN
         for spot in spots:
             try:
@@ -256,6 +283,18 @@ def sealed_json(
             if not personal.key_of(holder[name]):
                 holder[name] = sealed(f"{place.path}#{exact}", compact(holder[name]))
     return document
+
+
+def acts_in(organisation: str, caller: Caller, action: str) -> bool:
+    """Whether the caller may do the action anywhere in the organisation."""
+    scope = caller.scope(action)
+    projects = (personal.organisation_of(project) for project in scope.projects)
+    return scope.all or organisation in scope.organisations or organisation in projects
+
+
+def index_of(organisation: str) -> str:
+    """Whose key makes the values by which sealed fields are looked up."""
+    return f"index:{organisation}"
 
 
 def digests_of(organisation: str) -> str:

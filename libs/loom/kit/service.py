@@ -112,7 +112,9 @@ class Shell:
             return await self.tell_as_self(request, **given)
         route = route_of(request.DESCRIPTOR)
         organisation = organisation_of(shard_in(request, route) or call.caller.organisation_id)
-        digest = await self.sealing.prepare(request, organisation, digest_of(request))
+        digest = await self.sealing.prepare(
+            request, organisation, digest_of(request), call.caller, route.method
+        )
         if self.service.door is not None and hasattr(self.service.door, "prepare"):
             request = await self.service.door.prepare(request, call.caller, self)
         clear_secrets(request)

@@ -39,10 +39,11 @@ NO_ACCOUNT: dict[str, Any] = {
 M = TypeVar("M", bound=Message)
 ACCOUNT = """
 SELECT users.user_id, users.status, users.locked_until_us, password_hash, password_version
-FROM users JOIN passwords USING (user_id) WHERE organisation_id = %s AND user_name = %s
+FROM users JOIN passwords USING (user_id)
+WHERE organisation_id = %s AND user_name_index IN (%s, %s)
 """
 ACCOUNT_BY_ID = """
-SELECT user_name, password_hash, password_version
+SELECT users.user_id, user_name, password_hash, password_version
 FROM users LEFT JOIN passwords USING (user_id) WHERE user_id = %s
 """
 
@@ -99,6 +100,7 @@ async def prepare_first_admin(
 ) -> pb.CreateFirstAdminRequest:
     """The enrolment token against its hash in the credentials folder."""
     password.check(command.password, command.user_name)
+    command.user_name_index = await indexed(command, shell)
     try:
         enrolment = json.loads((shell.settings.credentials / "enrolment.json").read_bytes())
     except FileNotFoundError:
@@ -119,8 +121,15 @@ async def prepare_first_admin(
 
 
 async def prepare_user(command: pb.CreateUserRequest, shell: Any) -> pb.CreateUserRequest:
-    """The first password's hash, where there is one."""
+    """The name's index, and the first password's hash where there is one."""
     command.password_hash = ""
+    command.user_name_index = await indexed(command, shell)
+    if not command.user_name_index:
+        raise Rejected(
+            Code.NOT_FOUND,
+            f"organisation {command.organisation_id!r} is not known: list organisations",
+            "organisation_id",
+        )
     if command.password:
         password.check(command.password, command.user_name)
         key = password.pepper(shell.settings.credentials)
@@ -134,7 +143,7 @@ async def prepare_password(command: pb.SetPasswordRequest, shell: Any) -> pb.Set
     command.verified_version = 0
     async with shell.db() as db:
         row = await (await db.execute(ACCOUNT_BY_ID, (command.user_id,))).fetchone()
-    password.check(command.password, row["user_name"] if row else "")
+    password.check(command.password, name_of(row, shell) if row else "")
     if row and command.current_password:
         stored = row["password_hash"]
         if await password.fits(command.current_password, stored, key):
@@ -146,6 +155,7 @@ async def prepare_password(command: pb.SetPasswordRequest, shell: Any) -> pb.Set
 async def prepare_login(command: pb.LoginRequest, shell: Any) -> pb.LoginRequest:
     """Whose password fitted; counts a failure where one did not."""
     started = time.monotonic()
+    command.user_name_index = await indexed(command, shell)
     row = await account(command, shell)
     fitted = await fits(command, row, shell)
     if not (fitted and is_open(row)):
@@ -165,10 +175,28 @@ async def prepare_login(command: pb.LoginRequest, shell: Any) -> pb.LoginRequest
     raise Rejected(Code.UNAUTHENTICATED, LOGIN_REFUSED)
 
 
+async def indexed(
+    command: pb.CreateFirstAdminRequest | pb.CreateUserRequest | pb.LoginRequest, shell: Any
+) -> str:
+    """What the command's user name is looked up by; "" where there is no such organisation."""
+    organisation = command.organisation_id
+    if not await shell.authorizer.soon(lambda: organisation in shell.authorizer.view.organisations):
+        # A stranger's guess makes no key.
+        return ""
+    return shell.sealing.index(organisation, "user_name", command.user_name)
+
+
+def name_of(row: dict[str, Any], shell: Any) -> str:
+    """The user name of a row, opened for the platform's own check; nobody is shown it."""
+    sealed = pb.User(user_id=row["user_id"], user_name=row["user_name"])
+    return shell.sealing.opened(sealed, "", lambda key, action: True).user_name
+
+
 async def account(command: pb.LoginRequest, shell: Any) -> dict[str, Any]:
     """The account of this name; where there is none, one that nobody can open."""
     async with shell.db() as db:
-        cursor = await db.execute(ACCOUNT, (command.organisation_id, command.user_name))
+        names = (command.user_name_index, command.user_name)
+        cursor = await db.execute(ACCOUNT, (command.organisation_id, *names))
         return await cursor.fetchone() or NO_ACCOUNT
 
 

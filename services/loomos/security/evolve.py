@@ -12,8 +12,10 @@ def evolve(state: State, event: Message) -> None:
     """Change the state by one event; total over security's events, blind to others."""
     match event:
         case pb.UserCreated():
-            state.users[event.user_id] = User(event.user_name)
-            state.names[event.user_name] = event.user_id
+            # Names of users from before there was sealing stand in clear and have no index.
+            name = event.user_name_index or event.user_name
+            state.users[event.user_id] = User(name)
+            state.names[name] = event.user_id
         case (
             pb.PasswordSet()
             | pb.UserSuspended()

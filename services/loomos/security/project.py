@@ -8,8 +8,9 @@ __all__ = ["project"]
 ORGANISATION = "INSERT INTO organisations VALUES (%s, %s, %s)"
 PROJECT = "INSERT INTO projects VALUES (%s, %s, %s, %s, %s)"
 USER = """
-INSERT INTO users (user_id, organisation_id, user_name, status, auth_provider, created_at_us)
-VALUES (%s, %s, %s, %s, %s, %s)
+INSERT INTO users (user_id, organisation_id, user_name, user_name_index, status, auth_provider,
+    created_at_us)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 HASH = """
 INSERT INTO passwords VALUES (%s, %s, %s)
@@ -107,6 +108,7 @@ def user_row(event: pb.UserCreated, at_us: int) -> tuple[object, ...]:
         event.user_id,
         event.organisation_id,
         event.user_name,
+        event.user_name_index or event.user_name,
         pb.USER_STATUS_ACTIVE,
         event.auth_provider,
         at_us,

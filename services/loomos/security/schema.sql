@@ -16,13 +16,15 @@ CREATE TABLE users (
     user_id text PRIMARY KEY,
     organisation_id text NOT NULL,
     user_name text NOT NULL,
+    -- The name is sealed: it is looked up by a keyed digest.
+    user_name_index text NOT NULL,
     status integer NOT NULL,
     status_reason text NOT NULL DEFAULT '',
     auth_provider integer NOT NULL,
     locked_until_us bigint NOT NULL DEFAULT 0,
     last_login_at_us bigint NOT NULL DEFAULT 0,
     created_at_us bigint NOT NULL,
-    UNIQUE (organisation_id, user_name)
+    UNIQUE (organisation_id, user_name_index)
 );
 
 -- Read by the door alone: no query answers from it, and no comparison of two moments shows it.

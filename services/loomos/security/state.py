@@ -54,7 +54,8 @@ INCLUDED: dict[int, frozenset[int]] = {
 class User:
     """A person or program of the organisation."""
 
-    user_name: str
+    name: str
+    """What the user's name is looked up by; the name itself where it was never sealed."""
     status: UserStatus = UserStatus.USER_STATUS_ACTIVE
     roles: set[Grant] = field(default_factory=set)
     datasets: set[tuple[str, DataClassification]] = field(default_factory=set)

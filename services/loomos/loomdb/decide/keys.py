@@ -21,8 +21,17 @@ __all__ = [
 ]
 
 
+OWN = ("digests:", "index:")
+
+
 def erase_subject(command: pb.EraseSubjectRequest, state: Trail, context: Context) -> list[Message]:
     """That a subject's keys are to be destroyed."""
+    if command.subject.startswith(OWN):
+        raise Rejected(
+            Code.INVALID_ARGUMENT,
+            f"subject is {command.subject!r}: that key is the platform's own, not a person's",
+            "subject",
+        )
     if not command.key_ids:
         told = f"nothing is sealed for subject {command.subject!r}"
         raise Rejected(Code.NOT_FOUND, told, "subject")

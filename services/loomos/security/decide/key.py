@@ -73,7 +73,7 @@ def login(command: pb.LoginRequest, state: State, context: Context) -> list[Mess
     user = state.users.get(command.user_id)
     if (
         user is None
-        or user.user_name != command.user_name
+        or user.name not in (command.user_name_index, command.user_name)
         or user.status != pb.USER_STATUS_ACTIVE
         or user.locked_until_us > context.at_us
         or not user.password_version

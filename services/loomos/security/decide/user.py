@@ -33,7 +33,7 @@ def create_first_admin(
         raise Rejected(Code.UNAUTHENTICATED, "the enrolment token is not valid", "token")
     user_id = context.new_id("usr")
     return [
-        *founded(user_id, command.user_name, command.password_hash, state),
+        *founded(user_id, command, state),
         pb.RoleGranted(user_id=user_id, grant=pb.RoleGrant(role=ADMIN[0], scope_id=PLATFORM)),
         pb.EnrolmentCompleted(
             organisation_id=PLATFORM, user_id=user_id, token_sha256=command.token_sha256
@@ -50,7 +50,7 @@ def create_user(command: pb.CreateUserRequest, state: State, context: Context) -
             "organisation_id",
         )
     user_id = context.new_id("usr")
-    events = founded(user_id, command.user_name, command.password_hash, state)
+    events = founded(user_id, command, state)
     wanted = sorted({(grant.role, grant.scope_id) for grant in command.roles})
     for role, scope_id in wanted:
         grant = pb.RoleGrant(role=role, scope_id=scope_id)
@@ -60,9 +60,12 @@ def create_user(command: pb.CreateUserRequest, state: State, context: Context) -
     return events
 
 
-def founded(user_id: str, user_name: str, password_hash: str, state: State) -> list[Message]:
+def founded(
+    user_id: str, command: pb.CreateUserRequest | pb.CreateFirstAdminRequest, state: State
+) -> list[Message]:
     """A user's first events."""
-    if user_name in state.names:
+    user_name, password_hash = command.user_name, command.password_hash
+    if user_name in state.names or command.user_name_index in state.names:
         raise Rejected(
             Code.ALREADY_EXISTS,
             f"user name {user_name!r} is taken in {state.shard!r}: choose another",
@@ -73,6 +76,7 @@ def founded(user_id: str, user_name: str, password_hash: str, state: State) -> l
             user_id=user_id,
             organisation_id=state.shard,
             user_name=user_name,
+            user_name_index=command.user_name_index,
             auth_provider=pb.AUTH_PROVIDER_LOCAL,
         )
     ]
