@@ -137,7 +137,7 @@ def completed(
 def personal_places(event: pb.NewEvent, field: str, state: State) -> list[str]:
     """What the schema and the caller mark as personal; raises Rejected where nobody owns it."""
     known = versions(state, event.type)
-    schema = known.get(event.schema_version or latest(state, event.type))
+    schema = known.get(event.schema_version or latest(state, event.type, known))
     marked = pointers(schema.text) if schema is not None else ()
     if marked and not event.data_subject:
         name = f"{field}.data_subject"
@@ -222,8 +222,7 @@ def appended(
     """The event of the log, once its payload is as its schema says."""
     version, schema = chosen(state, event.type, event.schema_version, field)
     if not held:
-        content = payload.parsed(event.payload_json, f"{field}.payload")
-        hold(content, schema, f"{event.type}@{version}", f"{field}.payload")
+        hold(json.loads(event.payload_json), schema, f"{event.type}@{version}", f"{field}.payload")
     made = pb.EventAppended(
         stream_id=f"{state.shard}/{event.stream or event.type}",
         organisation_id=state.shard,

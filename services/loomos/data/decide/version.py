@@ -9,7 +9,10 @@ __all__ = ["chosen", "latest", "versions"]
 
 def versions(state: State, event_type: str) -> dict[str, Schema]:
     """All versions of a type that the organisation may name, oldest first."""
-    both = {**builtin(event_type), **state.schemas.get(event_type, {})}
+    own = state.schemas.get(event_type)
+    if own is None:
+        return builtin(event_type)
+    both = {**builtin(event_type), **own}
     return dict(sorted(both.items(), key=lambda one: order(one[0])))
 
 
@@ -18,11 +21,10 @@ def is_deprecated(state: State, event_type: str, version: str, schema: Schema) -
     return schema.deprecated or f"{event_type}@{version}" in state.deprecated
 
 
-def latest(state: State, event_type: str) -> str:
-    """The newest version that takes events, or ""."""
-    known = versions(state, event_type)
-    usable = [one for one in known if not is_deprecated(state, event_type, one, known[one])]
-    return usable[-1] if usable else ""
+def latest(state: State, event_type: str, known: dict[str, Schema]) -> str:
+    """The newest of these versions that takes events, or ""."""
+    usable = (v for v in reversed(known) if not is_deprecated(state, event_type, v, known[v]))
+    return next(usable, "")
 
 
 def chosen(state: State, event_type: str, version: str, field: str) -> tuple[str, Schema]:
@@ -35,7 +37,7 @@ def chosen(state: State, event_type: str, version: str, field: str) -> tuple[str
             f"(loomos events schemas register {event_type} 1.0.0 FILE)",
             f"{field}.type",
         )
-    wanted = version or latest(state, event_type)
+    wanted = version or latest(state, event_type, known)
     schema = known.get(wanted)
     if schema is None:
         told = f"is {version!r}" if version else "is not given, and all are deprecated"
@@ -48,7 +50,7 @@ def chosen(state: State, event_type: str, version: str, field: str) -> tuple[str
         raise Rejected(
             Code.FAILED_PRECONDITION,
             f"{field}.schema_version {wanted} of {event_type} is deprecated: "
-            f"use {latest(state, event_type) or 'a version that you register'}",
+            f"use {latest(state, event_type, known) or 'a version that you register'}",
             f"{field}.schema_version",
         )
     return wanted, schema
