@@ -19,6 +19,7 @@ from loom.kit.call import Call
 from loom.kit.errors import Failure
 from loom.kit.sealing import ERASED, HIDDEN, digests_of
 from loom.kit.service import Shell, digest_of
+from loom.kit.view import View
 from loom.log import providers
 from loom.log.clock import now_us
 from loom.log.keyring import Keyring
@@ -27,12 +28,14 @@ from loom.log.note import Verifier
 from loom.log.reader import Reader
 from loom.log.topics import connection
 from loom.log.verify import open_trees, verify_folder
-from loom.v1 import data_pb2
+from loom.v1 import data_pb2, security_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.data.main import SERVICE as DATA
 from loomos.embedded.postgres import psql
 from loomos.loomdb.main import SERVICE as LOOMDB
 from loomos.loomdb.seal import notarise
+from loomos.security import query as DIRECTORY
+from loomos.security.main import SERVICE as SECURITY
 
 SCHEMA = {
     "type": "object",
@@ -54,7 +57,7 @@ BASE = {"email": ADA, "positive": True, "visits": [{"note": NOTE, "at": 5}], "ci
 class Judge:
     """Stands in for the policies, which have tests of their own."""
 
-    view = None
+    view = View(organisations={"acme"})
 
     def __init__(self, organisation: str, personal: bool) -> None:
         self.organisation, self.personal = organisation, personal
@@ -71,6 +74,12 @@ class Judge:
 
     def stale(self):
         return False
+
+    async def soon(self, true):
+        return true()
+
+
+CALLER = Caller("user:usr-acme-x", "acme", "user", Judge("acme", True))
 
 
 @contextlib.asynccontextmanager
@@ -399,3 +408,37 @@ async def log_end(platform) -> int:
         return await reader.end()
     finally:
         await reader.stop()
+
+
+async def test_a_users_name_is_sealed_found_by_its_digest_and_erasable(
+    fresh_log, fresh_database, platform, settings
+):
+    name, reason = f"ada-{uuid.uuid4().hex[:6]}", "left-her-badge-at-the-station"
+    async with serving(SECURITY, settings("security")) as shell:
+        await tell(shell, security_pb2.CreateOrganisationRequest(organisation_id="acme"))
+        making = security_pb2.CreateUserRequest(organisation_id="acme", user_name=name)
+        made = await tell(shell, making)
+        with pytest.raises(Failure, match=r"user name '\[personal\]' is taken"):
+            await tell(shell, making)
+        with pytest.raises(Rejected, match="'nowhere' is not known"):
+            await tell(
+                shell, security_pb2.CreateUserRequest(organisation_id="nowhere", user_name=name)
+            )
+        await tell(shell, security_pb2.SuspendUserRequest(user_id=made.id, reason=reason))
+
+        async def shown():
+            request = security_pb2.GetUserRequest(user_id=made.id)
+            async with shell.db() as db:
+                found = await DIRECTORY.get_user(request, CALLER, db)
+            return await shell.sealing.open(found, CALLER) if found.status_reason else None
+
+        user = await eventually(shown)
+        assert (user.user_name, user.status_reason) == (name, reason)
+        log, rows = await raw_log(platform.administrator), dump(platform)
+        assert made.id.encode() in log and made.id in rows
+        for word in (name, reason):
+            assert word.encode() not in log and word not in rows
+        assert not list(platform.home.path.glob("keys/data/*/*nowhere*"))
+        shell.sealing.keyring.destroy("acme", made.id, "event-1")
+        user = await shown()
+        assert (user.user_name, user.status_reason) == (ERASED, ERASED)
