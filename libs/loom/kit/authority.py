@@ -57,11 +57,13 @@ class Authority:
             found(folder)
         return cls(folder)
 
-    def issue(self, folder: Path, kind: str, name: str) -> None:
-        """Write a fresh leaf and key for a service or node into its credentials folder."""
+    def issue(
+        self, folder: Path, kind: str, name: str, life: datetime.timedelta = LEAF_LIFE
+    ) -> None:
+        """Write a fresh leaf and key for a service, node or feed into its credentials folder."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = self.sign(key.public_key(), kind, name, LEAF_LIFE)
+        leaf = self.sign(key.public_key(), kind, name, life)
         write_secret(folder / "tls.key", private_pem(key))
         write_secret(folder / "tls.crt", leaf.public_bytes(serialization.Encoding.PEM))
         write_secret(folder / "ca.crt", self.certificate_pem)

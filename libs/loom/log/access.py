@@ -8,7 +8,7 @@
 import base64
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -29,7 +29,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from loom.log.topics import TOPICS, Bus, connection
+from loom.log.topics import FEED_PREFIX, TOPICS, Bus, connection
 
 __all__ = ["NODE_AGENT", "AccessFailed", "Rule", "apply", "rules"]
 
@@ -63,8 +63,9 @@ class Rule(NamedTuple):
     permission: int
 
 
-def rules(readers: Iterable[str]) -> set[Rule]:
-    """All rules that may stand: writers by the table of topics, readers of everything."""
+def rules(readers: Iterable[str], feeds: Collection[str] = ()) -> set[Rule]:
+    """All rules that may stand: writers by the table of topics, readers of everything, and for
+    each organisation with a feed a reader of that topic alone."""
 
     def allow(user: str, kind: int, name: str, pattern: int, operation: int) -> Rule:
         return Rule(kind, name, pattern, f"User:{user}", "*", operation, ALLOW)
@@ -78,12 +79,21 @@ def rules(readers: Iterable[str]) -> set[Rule]:
         *(allow(user, TOPIC, "loomos.", PREFIXED, READ) for user in readers),
         # Kafka has no narrower right for forgetting what is archived.
         *(allow("loomdb", TOPIC, topic.name, LITERAL, DELETE) for topic in TOPICS if topic.judged),
+        allow("loomdb", TOPIC, FEED_PREFIX, PREFIXED, WRITE),
+        *(allow(f"feed.{one}", TOPIC, f"{FEED_PREFIX}{one}", LITERAL, READ) for one in feeds),
+        # No organisation's name has a dot: no other's groups begin so.
+        *(allow(f"feed.{one}", GROUP, f"feed.{one}.", PREFIXED, READ) for one in feeds),
         allow("telemetry", TOPIC, WINDOWS_PREFIX, PREFIXED, ALL),
         allow("telemetry", GROUP, WINDOWS_PREFIX, PREFIXED, ALL),
     }
 
 
-async def apply(bus: Bus, passwords: Mapping[str, str], readers: Iterable[str] = ()) -> None:
+async def apply(
+    bus: Bus,
+    passwords: Mapping[str, str],
+    readers: Iterable[str] = (),
+    feeds: Collection[str] = (),
+) -> None:
     """Give each user its password and make the standing rules those of the table.
 
     Where certificates name the users there are no passwords, and `readers` says who they are.
@@ -92,7 +102,7 @@ async def apply(bus: Bus, passwords: Mapping[str, str], readers: Iterable[str] =
     await admin.start()
     try:
         await upsert(admin, passwords)
-        wanted = rules({*passwords, *readers})
+        wanted = rules({*passwords, *readers}, feeds)
         standing = await described(admin)
         if missing := sorted(wanted - standing):
             answer = await send(admin, Create(missing))

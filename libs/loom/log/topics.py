@@ -7,6 +7,7 @@
 
 import contextlib
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from aiokafka.partitioner import murmur2
 
 __all__ = [
     "DECIDING",
+    "FEED_PREFIX",
     "TOPICS",
     "BrokersMissing",
     "Bus",
@@ -26,6 +28,7 @@ __all__ = [
     "Topic",
     "connection",
     "ensure",
+    "feed_topic",
     "make",
     "partition_of",
 ]
@@ -116,6 +119,15 @@ TOPICS = (
     Topic("loomos.telemetry", ("node-agent", "telemetry"), 6 * _HOUR_MS, False),
 )
 
+FEED_PREFIX = "loomos.feed."
+FEED_RETENTION_DAYS = 7
+
+
+def feed_topic(organisation: str) -> Topic:
+    """The topic that an organisation's own clients read; the log itself stays closed to them."""
+    retention_ms = FEED_RETENTION_DAYS * 24 * _HOUR_MS
+    return Topic(f"{FEED_PREFIX}{organisation}", ("loomdb",), retention_ms, False, False)
+
 
 def connection(bus: Bus) -> dict[str, Any]:
     """The arguments by which every aiokafka client of this process connects."""
@@ -160,8 +172,8 @@ def wanted(topic: Topic, brokers: int) -> dict[str, str]:
     return settings
 
 
-async def ensure(bus: Bus) -> None:
-    """Make the topics that are missing and check those that stand.
+async def ensure(bus: Bus, feeds: Iterable[str] = ()) -> None:
+    """Make the topics that are missing, feeds of these organisations too, and check the others.
 
     Raises MisconfiguredTopic or BrokersMissing.
     """
@@ -179,7 +191,7 @@ async def ensure(bus: Bus) -> None:
                 3 if brokers >= 3 else 1,
                 topic_configs=wanted(topic, brokers),
             )
-            for topic in TOPICS
+            for topic in (*TOPICS, *map(feed_topic, feeds))
             if topic.name not in standing
         ]
         if missing:

@@ -41,6 +41,7 @@ PRINCIPALS = ",".join(
         "RULE:^CN=[^,]+,OU=node,O=loomos$/node-agent/",
         "RULE:^CN=kafka,OU=broker,O=loomos$/kafka/",
         "RULE:^CN=([a-z0-9-]+),OU=service,O=loomos$/$1/",
+        "RULE:^CN=([a-z0-9-]+),OU=feed,O=loomos$/feed.$1/",
         "RULE:^.*$/nobody/",
     )
 )

@@ -21,6 +21,7 @@ from loom.kit.authority import Authority, write_secret
 from loom.log import access, topics
 from loom.log.providers.file import found as found_keys
 from loomos.embedded import postgres
+from loomos.embedded.feeds import Feeds, feeds_wanted
 from loomos.embedded.home import Home
 from loomos.embedded.kafka import ADMIN, Broker, Ports
 from loomos.embedded.process import Unusable, mark, stop_marked
@@ -73,6 +74,8 @@ class Stores:
         ports = home.ports(PORTS)
         listeners = Ports(ports["kafka"], ports["kafka-agents"], ports["kafka-controller"])
         self.ports = ports
+        self.feeds: Feeds | None = None
+        """The feeds' keeper, once there are users for it to leave as they are."""
         self.broker = Broker(home.path / "kafka", home.logs, listeners, self.authority)
         self.database = postgres.Postgres(home.path / "postgres", home.logs, ports["postgres"])
 
@@ -198,15 +201,18 @@ class Stores:
             )
             write_secret(folder / "postgres.dsn", text + "\n")
         asyncio.run(self.provision_kafka(users))
+        self.feeds = Feeds(self.home, self.authority, tuple(users))
 
     async def provision_kafka(self, users: Mapping[str, str]) -> None:
         """Make users, rules and topics; patient with a broker that just started."""
+        wanted = feeds_wanted(self.home)
         bus = self.administrator()
         deadline = asyncio.get_running_loop().time() + ACCESS_SECONDS
         while True:
             try:
-                await access.apply(bus, {} if bus.kafka_security == "SSL" else users, users)
-                await topics.ensure(bus)
+                passwords = {} if bus.kafka_security == "SSL" else users
+                await access.apply(bus, passwords, users, wanted)
+                await topics.ensure(bus, wanted)
             except (access.AccessFailed, topics.MisconfiguredTopic) as error:
                 raise Unusable(str(error)) from error
             except Exception as error:

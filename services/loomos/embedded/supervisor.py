@@ -20,6 +20,8 @@ from typing import Any
 
 from loom.kit.authority import write_secret
 from loom.kit.config import InvalidSetting, Settings, default_home
+from loom.log.access import AccessFailed
+from loom.log.topics import KafkaError
 from loomos.embedded.children import Child, Children
 from loomos.embedded.enrolment import mint
 from loomos.embedded.health import until_healthy
@@ -34,6 +36,7 @@ __all__ = ["AlreadyRunning", "Stopped", "Supervisor", "main"]
 HEALTHY_SECONDS = 120.0
 ENDS_MAX_AT_FIRST = 3
 CHORES_SECONDS = 30.0
+FEEDS_SECONDS = 1.0
 STORE_PAUSE_SECONDS_MAX = 30.0
 SUPERVISOR = "supervisor"
 
@@ -109,6 +112,7 @@ class Supervisor:
                     tasks.create_task(self.keep_store("postgres"))
                 tasks.create_task(self.first_health(keeping, tasks))
                 tasks.create_task(self.chores())
+                tasks.create_task(self.keep_feeds())
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -176,6 +180,20 @@ class Supervisor:
                 for service in (*self.services, SUPERVISOR):
                     folder = self.home.credentials / service
                     self.stores.authority.renew_if_due(folder, "service", service)
+
+    async def keep_feeds(self) -> None:
+        """Give organisations the topics and certificates of feeds that they switched on."""
+        assert self.stores.feeds is not None
+        while True:
+            # Kafka may be away for a while; what is wanted stays wanted.
+            with contextlib.suppress(OSError, KafkaError, AccessFailed):
+                await self.stores.feeds.keep(self.stores.administrator(), self.feed_bootstrap)
+            await asyncio.sleep(FEEDS_SECONDS)
+
+    @property
+    def feed_bootstrap(self) -> str:
+        """Where clients with a certificate reach Kafka."""
+        return self.stores.given_kafka or self.stores.broker.ssl_bootstrap
 
     def probe(self) -> Settings:
         """The supervisor's own credentials, for asking services for their health."""

@@ -11,7 +11,7 @@ from loom.kit.call import Headers
 from loom.log.topics import DECIDING
 from loom.v1 import loomdb_pb2 as pb
 from loom.v1 import travel_pb2
-from loomos.loomdb import proving, query, reporting, reveal
+from loomos.loomdb import beginning, proving, query, reporting, reveal
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.seal import trees_of
 
@@ -30,6 +30,10 @@ async def prepare(command: Message, caller: Caller, shell: Any) -> Message:
         case pb.RotateKeyRequest():
             newest = await reveal.newest_key(command.organisation_id, command.subject, shell)
             command.key_id = newest
+        case pb.CreateSubscriptionRequest():
+            command.begins_at = await beginning.of_subscription(command, caller, shell)
+        case pb.EnableFeedRequest():
+            command.begins_at = await beginning.of_feed(command, shell)
         case (
             pb.ReportAccessRequest()
             | pb.ReportActivityRequest()

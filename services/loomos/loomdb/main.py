@@ -12,6 +12,7 @@ from loomos.loomdb.archiver import archive
 from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.effect import effect
 from loomos.loomdb.evolve import evolve
+from loomos.loomdb.feed import keep_feeds
 from loomos.loomdb.project import project
 from loomos.loomdb.rotation import rotate_old
 from loomos.loomdb.seal import notarise
@@ -27,6 +28,7 @@ async def beside(shell: Any) -> None:
         tasks.create_task(archive(shell))
         tasks.create_task(rotate_old(shell))
         tasks.create_task(stream.tail_of(shell).run())
+        tasks.create_task(keep_feeds(shell))
 
 
 SERVICE = Service(

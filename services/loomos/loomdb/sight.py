@@ -7,13 +7,13 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from loom.kit.authorize import Authorizer
 from loom.kit.caller import Scope
 from loomos.loomdb.state import PLATFORM
 
-__all__ = ["CLASSES", "Rights", "Sight", "rank_of", "users_rank"]
+__all__ = ["CLASSES", "Rights", "Seeing", "Sight", "rank_of", "users_rank"]
 
 TRAIL, EVENTS = "ListEvents", "Subscribe"
 CLASSES = ("public", "internal", "confidential", "restricted")
@@ -53,6 +53,14 @@ class Sight(NamedTuple):
         return covered(self.trail, other.trail) and (
             covered(self.events, other.events) or covered(self.trail, other.events)
         )
+
+
+class Seeing(Protocol):
+    """Whoever says what a reader may see at the moment."""
+
+    def now(self) -> Sight | None:
+        """What may be seen; None while that is not known."""
+        ...
 
 
 class Rights:

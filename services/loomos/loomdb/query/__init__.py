@@ -13,6 +13,12 @@ from loomos.loomdb.query.moment import get_moment
 from loomos.loomdb.query.proof import offsets_of, places_of
 from loomos.loomdb.query.retention import get_log_retention, list_archive
 from loomos.loomdb.query.story import get_story
+from loomos.loomdb.query.subscription import (
+    get_subscription,
+    list_dead_deliveries,
+    list_feeds,
+    list_subscriptions,
+)
 
 __all__ = [
     "cursor_of",
@@ -23,9 +29,13 @@ __all__ = [
     "get_log_retention",
     "get_moment",
     "get_story",
+    "get_subscription",
     "list_archive",
+    "list_dead_deliveries",
     "list_erasures",
     "list_events",
+    "list_feeds",
+    "list_subscriptions",
     "offsets_of",
     "place_of",
     "places_of",

@@ -1,7 +1,16 @@
 """LoomDB's streaming answers, by noun."""
 
+from loomos.loomdb.stream.consume import consume_subscription, settle_deliveries
+from loomos.loomdb.stream.source import Source
 from loomos.loomdb.stream.subscription import subscribe
 from loomos.loomdb.stream.tail import tail_of
 from loomos.loomdb.stream.tree import get_tree_file
 
-__all__ = ["get_tree_file", "subscribe", "tail_of"]
+__all__ = [
+    "Source",
+    "consume_subscription",
+    "get_tree_file",
+    "settle_deliveries",
+    "subscribe",
+    "tail_of",
+]

@@ -10,11 +10,11 @@ from typing import Any
 
 from loomos.loomdb import cursor as cursors
 from loomos.loomdb.cursor import Vector
+from loomos.loomdb.entry import Entry
 from loomos.loomdb.filter import Selection
 from loomos.loomdb.query.place import AWAY, projected, rows_between
-from loomos.loomdb.sight import Rights, Sight
+from loomos.loomdb.sight import Seeing, Sight
 from loomos.loomdb.state import PLATFORM
-from loomos.loomdb.stream.entry import Entry
 from loomos.loomdb.stream.tail import Tail
 
 __all__ = ["Source"]
@@ -29,7 +29,7 @@ class Source:
     """Events for one reader, in the log's order within each partition."""
 
     def __init__(
-        self, shell: Any, tail: Tail, selection: Selection, rights: Rights, vector: Vector
+        self, shell: Any, tail: Tail, selection: Selection, rights: Seeing, vector: Vector
     ) -> None:
         self.vector = dict(vector)
         self.live = False
@@ -64,7 +64,7 @@ class Source:
 
     async def seen(self, found: list[Entry], before: Sight | None) -> list[Entry]:
         """Of what was taken since then, what the reader may still see."""
-        while (sight := self.sight) is None:
+        while (sight := self.sight) is None:  # noqa: ASYNC110 - nothing tells when it is known
             # Nobody knows now: what was taken is kept back, not dropped.
             await asyncio.sleep(INDEX_S)
         if sight is before:

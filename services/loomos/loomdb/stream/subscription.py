@@ -7,7 +7,6 @@
 3. Streams end after a while, so that their caller proves again who he is.
 """
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -21,27 +20,24 @@ from google.protobuf.message import Message
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.cursor import Vector
+from loomos.loomdb.beginning import of_start
+from loomos.loomdb.entry import Entry
 from loomos.loomdb.filter import selection
-from loomos.loomdb.query.place import NotProjectedYet, begins, row_of_event, unknown_event
 from loomos.loomdb.sight import Rights
-from loomos.loomdb.stream.entry import Entry
 from loomos.loomdb.stream.source import Source
 from loomos.loomdb.stream.tail import tail_of
 
 if TYPE_CHECKING:
     from loom.kit.service import Shell
 
-__all__ = ["admitted", "place_of_start", "recorded_as_read", "subscribe"]
+__all__ = ["BATCH", "STREAM_S_MAX", "admitted", "recorded_as_read", "subscribe"]
 
 BATCH = 100
 STREAM_S_MAX = 900.0
 QUIET_S = 10.0
-BEHIND_S = 0.2
 AGAIN_S = 600.0
 STREAMS_MAX = 1000
 STREAMS_EACH_MAX = 100
-PROJECTED_S = 2.0
 
 
 class Open:
@@ -70,7 +66,7 @@ async def subscribe(
         )
         tail = tail_of(shell)
         await tail.started()
-        vector = await place_of_start(start, rights, shell)
+        vector = await of_start(start, rights, shell)
         await recorded_as_read(request, caller, shell)
         source = Source(shell, tail, asked, rights, vector)
         ends_at = time.monotonic() + STREAM_S_MAX
@@ -111,29 +107,6 @@ async def gathered(source: Source, limit: int, flush_s: float) -> list[Entry]:
         found += await source.take(limit - len(found))
     # Rights may have been withdrawn while the answer was filled.
     return await source.seen(found, sight)
-
-
-async def place_of_start(start: pb.EventStart, rights: Rights, shell: "Shell") -> Vector:
-    """The place that a reader asks for; raises Rejected."""
-    deadline = time.monotonic() + PROJECTED_S
-    while True:
-        try:
-            async with shell.db() as db:
-                if start.from_event_id:
-                    row = await row_of_event(start.from_event_id, db)
-                    sight = rights.now()
-                    entry = Entry.of_row(row) if row else None
-                    if sight is None or entry is None or not entry.fits(ANY, sight):
-                        raise unknown_event(start.from_event_id)
-                return await begins(start, db)
-        except NotProjectedYet as error:
-            if time.monotonic() > deadline:
-                told = f"the cursor is ahead of the log: {error}"
-                raise Failure("INVALID_ARGUMENT", told, "cursor") from error
-            await asyncio.sleep(BEHIND_S)
-
-
-ANY = selection((), (), pb.Filter())
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from loom.log.judge import Base, Kind
 from loom.log.reader import Judged, LogAway, Reader
 from loom.log.topics import DECIDING
 from loomos.loomdb.cursor import Place, Vector
+from loomos.loomdb.entry import Entry
 from loomos.loomdb.project.events import owner_of
 from loomos.loomdb.query.place import AWAY, owners_of, projected
-from loomos.loomdb.stream.entry import Entry
 
 __all__ = ["Tail", "tail_of"]
 
