@@ -5,37 +5,26 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from google.protobuf import json_format
+from tests.sealed_world import dump, eventually, raw_log, serving, tell
 
-from loom.decider import Rejected
-from loom.kit import erasures
-from loom.kit.authorize import Caller, Decision, Scope
-from loom.kit.call import Call
 from loom.kit.errors import Failure
 from loom.kit.sealing import ERASED, HIDDEN, digests_of
-from loom.kit.service import Shell, digest_of
-from loom.kit.view import View
+from loom.kit.service import digest_of
 from loom.log import providers
-from loom.log.clock import now_us
 from loom.log.keyring import Keyring
 from loom.log.keystore import Directory
 from loom.log.note import Verifier
 from loom.log.reader import Reader
-from loom.log.topics import connection
 from loom.log.verify import open_trees, verify_folder
-from loom.v1 import data_pb2, security_pb2
+from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.data.main import SERVICE as DATA
 from loomos.embedded.postgres import psql
 from loomos.loomdb.main import SERVICE as LOOMDB
-from loomos.loomdb.seal import notarise
-from loomos.security import query as DIRECTORY
-from loomos.security.main import SERVICE as SECURITY
 
 SCHEMA = {
     "type": "object",
@@ -52,87 +41,6 @@ SCHEMA = {
 ADA, GRACE = "ada.lovelace@example.org", "grace.hopper@example.org"
 NOTE = "the-note-that-nobody-else-may-read"
 BASE = {"email": ADA, "positive": True, "visits": [{"note": NOTE, "at": 5}], "city": "London"}
-
-
-class Judge:
-    """Stands in for the policies, which have tests of their own."""
-
-    view = View(organisations={"acme"})
-
-    def __init__(self, organisation: str, personal: bool) -> None:
-        self.organisation, self.personal = organisation, personal
-
-    def may(self, principal, action, resource):
-        return Decision(True, ("test",))
-
-    def scope(self, principal, action):
-        allowed = self.personal or action != "ReadPersonal"
-        return Scope(False, [self.organisation] if allowed else [], [])
-
-    def service_caller(self, name):
-        return Caller(f"service:{name}", "platform", "service", self)
-
-    def stale(self):
-        return False
-
-    async def soon(self, true):
-        return true()
-
-
-CALLER = Caller("user:usr-acme-x", "acme", "user", Judge("acme", True))
-
-
-@contextlib.asynccontextmanager
-async def serving(service, settings) -> AsyncIterator[Shell]:
-    """The service's loops, as `run` starts them."""
-    shell = Shell(service, settings)
-    shell.authorizer = Judge("acme", True)
-    shell.owner = f"test-{uuid.uuid4().hex}"
-    await shell.store.open()
-    await shell.store.prepare(service.schema)
-    await erasures.replay(shell.sealing)
-    tasks = [asyncio.create_task(shell.ownership.own(0))]
-    if service is LOOMDB:
-        tasks.append(asyncio.create_task(notarise(shell)))
-    try:
-        ready = asyncio.create_task(shell.ownership.serving())
-        await asyncio.wait([ready, *tasks], timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        assert ready.done(), [task.exception() for task in tasks if task.done()]
-        yield shell
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await shell.ownership.release()
-        await shell.client.close()
-        await shell.store.close()
-    assert died == []
-
-
-async def tell(shell, request, personal=True, principal="user:usr-acme-x", command_id=""):
-    call = Call(
-        caller=Caller(principal, "acme", "user", Judge("acme", personal)),
-        command_id=command_id or uuid.uuid4().hex,
-        issued_at_us=now_us(),
-        correlation_id="erasing",
-        causation_id="",
-        traceparent="",
-        after=(),
-        deadline_s=None,
-    )
-    given = type(request).FromString(request.SerializeToString())
-    return await asyncio.wait_for(shell.tell(given, call), 20)
-
-
-async def eventually(ask):
-    """The first answer that is there."""
-    async with asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(Rejected, Failure):
-                if answer := await ask():
-                    return answer
-            await asyncio.sleep(0.1)
 
 
 def appending(subject, content, event_id=""):
@@ -158,40 +66,6 @@ async def seen(shell, count, personal=True, principal="user:usr-acme-x"):
 
     page = await eventually(listed)
     return [json_format.MessageToDict(event.payload)["payload"] for event in page.events]
-
-
-async def raw_log(bus) -> bytes:
-    """Every byte of every record of every topic of the platform, decompressed."""
-    consumer = AIOKafkaConsumer(**connection(bus), enable_auto_commit=False)
-    await consumer.start()
-    whole = []
-    try:
-        topics = [name for name in await consumer.topics() if name.startswith("loomos")]
-        places = [TopicPartition(name, 0) for name in topics]
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            consumer.seek(place, 0)
-        while any([await consumer.position(place) < ends[place] for place in places]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                for record in records:
-                    whole += [record.key or b"", record.value or b""]
-                    whole += [part for _, part in record.headers]
-    finally:
-        await consumer.stop()
-    return b"\0".join(whole)
-
-
-def dump(platform) -> str:
-    """Every row of every table of every service, snapshots too."""
-    tables = psql(
-        platform.admin_dsn,
-        "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables "
-        "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
-    ).split()
-    assert "loomdb.audit_events" in tables
-    rows = [psql(platform.admin_dsn, f"SET bytea_output = escape; TABLE {one}") for one in tables]
-    return "\n".join(rows)
 
 
 def files_under(*folders: Path) -> list[Path]:
@@ -408,37 +282,3 @@ async def log_end(platform) -> int:
         return await reader.end()
     finally:
         await reader.stop()
-
-
-async def test_a_users_name_is_sealed_found_by_its_digest_and_erasable(
-    fresh_log, fresh_database, platform, settings
-):
-    name, reason = f"ada-{uuid.uuid4().hex[:6]}", "left-her-badge-at-the-station"
-    async with serving(SECURITY, settings("security")) as shell:
-        await tell(shell, security_pb2.CreateOrganisationRequest(organisation_id="acme"))
-        making = security_pb2.CreateUserRequest(organisation_id="acme", user_name=name)
-        made = await tell(shell, making)
-        with pytest.raises(Failure, match=r"user name '\[personal\]' is taken"):
-            await tell(shell, making)
-        with pytest.raises(Rejected, match="'nowhere' is not known"):
-            await tell(
-                shell, security_pb2.CreateUserRequest(organisation_id="nowhere", user_name=name)
-            )
-        await tell(shell, security_pb2.SuspendUserRequest(user_id=made.id, reason=reason))
-
-        async def shown():
-            request = security_pb2.GetUserRequest(user_id=made.id)
-            async with shell.db() as db:
-                found = await DIRECTORY.get_user(request, CALLER, db)
-            return await shell.sealing.open(found, CALLER) if found.status_reason else None
-
-        user = await eventually(shown)
-        assert (user.user_name, user.status_reason) == (name, reason)
-        log, rows = await raw_log(platform.administrator), dump(platform)
-        assert made.id.encode() in log and made.id in rows
-        for word in (name, reason):
-            assert word.encode() not in log and word not in rows
-        assert not list(platform.home.path.glob("keys/data/*/*nowhere*"))
-        shell.sealing.keyring.destroy("acme", made.id, "event-1")
-        user = await shown()
-        assert (user.user_name, user.status_reason) == (ERASED, ERASED)

@@ -1,0 +1,137 @@
+"""Services in one process on real stores, for tests of what is sealed; and where it might leak."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from loom.decider import Rejected
+from loom.kit import erasures
+from loom.kit.authorize import Caller, Decision, Scope
+from loom.kit.call import Call
+from loom.kit.errors import Failure
+from loom.kit.service import Shell
+from loom.kit.view import View
+from loom.log.clock import now_us
+from loom.log.topics import connection
+from loomos.embedded.postgres import psql
+from loomos.loomdb.main import SERVICE as LOOMDB
+from loomos.loomdb.seal import notarise
+
+__all__ = ["CALLER", "Judge", "dump", "eventually", "raw_log", "serving", "tell"]
+
+
+class Judge:
+    """Stands in for the policies, which have tests of their own."""
+
+    view = View(organisations={"acme"})
+
+    def __init__(self, organisation: str, personal: bool) -> None:
+        self.organisation, self.personal = organisation, personal
+
+    def may(self, principal, action, resource):
+        return Decision(True, ("test",))
+
+    def scope(self, principal, action):
+        allowed = self.personal or action != "ReadPersonal"
+        return Scope(False, [self.organisation] if allowed else [], [])
+
+    def service_caller(self, name):
+        return Caller(f"service:{name}", "platform", "service", self)
+
+    def stale(self):
+        return False
+
+    async def soon(self, true):
+        return true()
+
+
+CALLER = Caller("user:usr-acme-x", "acme", "user", Judge("acme", True))
+
+
+@contextlib.asynccontextmanager
+async def serving(service, settings) -> AsyncIterator[Shell]:
+    """The service's loops, as `run` starts them."""
+    shell = Shell(service, settings)
+    shell.authorizer = Judge("acme", True)
+    shell.owner = f"test-{uuid.uuid4().hex}"
+    await shell.store.open()
+    await shell.store.prepare(service.schema)
+    await erasures.replay(shell.sealing)
+    tasks = [asyncio.create_task(shell.ownership.own(0))]
+    if service is LOOMDB:
+        tasks.append(asyncio.create_task(notarise(shell)))
+    try:
+        ready = asyncio.create_task(shell.ownership.serving())
+        await asyncio.wait([ready, *tasks], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert ready.done(), [task.exception() for task in tasks if task.done()]
+        yield shell
+    finally:
+        died = [task.exception() for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await shell.ownership.release()
+        await shell.client.close()
+        await shell.store.close()
+    assert died == []
+
+
+async def tell(shell, request, personal=True, principal="user:usr-acme-x", command_id=""):
+    call = Call(
+        caller=Caller(principal, "acme", "user", Judge("acme", personal)),
+        command_id=command_id or uuid.uuid4().hex,
+        issued_at_us=now_us(),
+        correlation_id="erasing",
+        causation_id="",
+        traceparent="",
+        after=(),
+        deadline_s=None,
+    )
+    given = type(request).FromString(request.SerializeToString())
+    return await asyncio.wait_for(shell.tell(given, call), 20)
+
+
+async def eventually(ask):
+    """The first answer that is there."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(Rejected, Failure):
+                if answer := await ask():
+                    return answer
+            await asyncio.sleep(0.1)
+
+
+async def raw_log(bus) -> bytes:
+    """Every byte of every record of every topic of the platform, decompressed."""
+    consumer = AIOKafkaConsumer(**connection(bus), enable_auto_commit=False)
+    await consumer.start()
+    whole = []
+    try:
+        topics = [name for name in await consumer.topics() if name.startswith("loomos")]
+        places = [TopicPartition(name, 0) for name in topics]
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        for place in places:
+            consumer.seek(place, 0)
+        while any([await consumer.position(place) < ends[place] for place in places]):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                for record in records:
+                    whole += [record.key or b"", record.value or b""]
+                    whole += [part for _, part in record.headers]
+    finally:
+        await consumer.stop()
+    return b"\0".join(whole)
+
+
+def dump(platform) -> str:
+    """Every row of every table of every service, snapshots too."""
+    tables = psql(
+        platform.admin_dsn,
+        "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables "
+        "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+    ).split()
+    rows = [psql(platform.admin_dsn, f"SET bytea_output = escape; TABLE {one}") for one in tables]
+    return "\n".join(rows)
