@@ -18,6 +18,7 @@ from loomos.cli import (
     docs,
     erasure,
     events,
+    feeds,
     jobs,
     keys,
     letters,
@@ -31,6 +32,7 @@ from loomos.cli import (
     retention,
     session,
     soak,
+    subscriptions,
     witness,
 )
 from loomos.cli.demo import story
@@ -75,6 +77,8 @@ app.add_typer(witness.app, name="witness")
 app.add_typer(events.app, name="events")
 app.add_typer(docs.app, name="docs")
 app.add_typer(bench.app, name="bench")
+app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(feeds.app, name="feeds")
 
 
 @app.callback()
