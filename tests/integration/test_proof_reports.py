@@ -16,8 +16,8 @@ from loom.log.envelope import Origin
 from loom.log.export import frames_in
 from loom.log.note import Verifier
 from loom.log.proof import Proof
+from loom.v1 import checkpoint_pb2, deployment_pb2, scheduler_pb2, security_pb2
 from loom.v1 import loomdb_pb2 as pb
-from loom.v1 import security_pb2
 from loomos.cli.audit_export import export
 from loomos.loomdb.stream import get_tree_file
 from loomos.verify import loomos_verify
@@ -54,6 +54,56 @@ def people(organisation, story="story-people"):
         now_us(), now_us(), story, "",
     )  # fmt: skip
     return user, envelope.draft(events, range(1, len(events) + 1), origin)
+
+
+async def trained(bus):
+    """A dataset's way to an endpoint, event by event, and a job on it that is somebody else's."""
+    lineage = deployment_pb2.Lineage(job_id="job-1", run=1, dataset_id="iris")
+    requested = deployment_pb2.DeploymentRequested(
+        deployment_id="dep-1", revision=1, model_id="model-1"
+    )
+    told = (
+        ("scheduler", "acme.vision", scheduler_pb2.JobSubmitted(
+            job_id="job-1", project_id="acme.vision",
+            spec=scheduler_pb2.JobSpec(dataset_id="iris"))),
+        ("scheduler", "other.vision", scheduler_pb2.JobSubmitted(
+            job_id="job-2", project_id="other.vision",
+            spec=scheduler_pb2.JobSpec(dataset_id="iris"))),
+        ("checkpoint", "acme.vision", checkpoint_pb2.CheckpointRecorded(
+            checkpoint_id="ckpt-1", project_id="acme.vision", job_id="job-1")),
+        ("deployment", "acme.vision", deployment_pb2.ModelVersionRegistered(
+            model_id="model-1", version=1, lineage=lineage, project_id="acme.vision")),
+        ("deployment", "acme.vision", requested),
+        ("deployment", "acme.vision", deployment_pb2.DeploymentActivated(
+            deployment_id="dep-1", revision=1)),
+    )  # fmt: skip
+    for service, shard, event in told:
+        origin = Origin(
+            f"/loomos/{service}", shard, "service:test", uuid.uuid4().hex, bytes(32),
+            now_us(), now_us(), "story-lineage", "",
+        )  # fmt: skip
+        await write(bus, f"loomos.{service}", [envelope.draft([event], [1], origin)])
+
+
+async def test_lineage_leads_from_dataset_to_endpoint_and_back(shell, platform):
+    await trained(platform.administrator)
+    acme = caller("acme")
+    expected = [
+        "job.submitted", "checkpoint.recorded", "model.version.registered",
+        "deployment.requested", "deployment.activated",
+    ]  # fmt: skip
+
+    async def reported():
+        request = pb.ReportLineageRequest(organisation_id="acme", thing_id="iris")
+        made = await tell(shell, request, acme)
+        return made if made.rows == len(expected) else None
+
+    made = await eventually(reported)
+    for thing in ("iris", "job-1", "ckpt-1", "model-1", "dep-1"):
+        request = pb.ReportLineageRequest(organisation_id="acme", thing_id=thing, cut=made.cut)
+        found = json.loads((await tell(shell, request, acme)).content)
+        rows = [row["type"] for section in found["sections"] for row in section["rows"]]
+        assert rows == expected, thing
 
 
 class Served:

@@ -14,7 +14,14 @@ from loom.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from loom.log.tiles import DamagedTree, GrowingTiles, Tiles, tile_path
+from loom.log.tiles import (
+    DamagedTree,
+    GrowingTiles,
+    Tiles,
+    parse_tile_path,
+    split_entries,
+    tile_path,
+)
 
 
 def entry(index):
@@ -128,3 +135,39 @@ def test_append_rate(tmp_path, capsys):
     rate = 50_000 / (time.perf_counter() - started)
     with capsys.disabled():
         print(f"\nhash tree on disk: {rate:,.0f} leaves/s")
+
+
+@given(st.sampled_from(["entries", "0", "1", "63"]), st.integers(0, 10**12), st.integers(1, 256))
+def test_a_tile_path_names_one_file(level, number, width):
+    assert parse_tile_path(tile_path(level, number, width)) == (level, number, width)
+
+
+@given(st.text(alphabet="tile/x0129.penrs", max_size=40))
+def test_other_paths_name_none(path):
+    for one in (path, f"tile/{path}", f"tile/0/{path}", f"tile/0/001{path}"):
+        place = parse_tile_path(one)
+        assert place is None or tile_path(*place) == one
+
+
+def test_paths_that_are_almost_right_name_none():
+    for path in (
+        "tile/64/000", "tile/00/000", "tile/0/0", "tile/0/x000/000", "tile/0/000.p/0",
+        "tile/0/000.p/256", "tile/0/000.p/05", "tile/0/001/000", "tile/entries", "tile/-1/000",
+        "tile/0/../signed.json", "tile/0/x001/x000", "/tile/0/000",
+    ):  # fmt: skip
+        assert parse_tile_path(path) is None, path
+
+
+def test_files_are_served_at_every_width_that_was_signed_and_no_more(tmp_path):
+    tree = GrowingTiles(tmp_path)
+    for number in range(300):
+        tree.append(bytes([number % 256]))
+    tree.flush()
+    served = Tiles(tmp_path, 300)
+    assert len(served.file("0", 0, 256)) == 8192
+    for width in (1, 7, 44):
+        assert len(served.file("0", 1, width)) == 32 * width
+        assert len(split_entries(served.file("entries", 1, width))) == width
+    assert len(served.file("1", 0, 1)) == 32
+    for place in (("0", 1, 45), ("0", 1, 256), ("1", 0, 2), ("2", 0, 1), ("entries", 2, 1)):
+        assert served.file(*place) is None
