@@ -16,6 +16,7 @@ from loom.log.parquet import LEVEL_LATER, DamagedArchive, decoded
 from loom.log.reader import DELETED, LogDiverged, Reader
 from loom.log.shorten import shorten
 from loom.log.verify_live import verify_live
+from loomos.loomdb.query.cold import Scope, Wanted, cold_rows, merged
 
 pytestmark = [pytest.mark.bus]
 
@@ -200,3 +201,46 @@ async def test_a_changed_archive_is_found(bus, topic, writer, note, tmp_path, wh
 def test_a_hostile_manifest_is_refused(text):
     with pytest.raises(DamagedArchive, match="not a manifest"):
         Manifest.parse(text)
+
+
+EVERYBODY = Scope(True)
+
+
+async def test_hot_and_cold_make_one_page(bus, topic, writer, note, tmp_path):
+    world = World(bus, topic, tmp_path, str(tmp_path / "archive"))
+    await append(writer, [note("a", n, f"text {n}") for n in range(1, 11)])
+    await append(writer, [note("b", 1, "other")])
+    sealed = await world.sign()
+    first = await world.pack(sealed, due=lambda record: record.offset < 6)
+    second = await world.pack(sealed, first)
+    chain = [first, second]
+
+    def asked(limit=100, scope=EVERYBODY, **fields):
+        return cold_rows(world.depot, world.cache, chain, Wanted(**fields), scope, limit)
+
+    rows = asked()
+    assert [row["record_offset"] for row in rows] == list(range(1, 12))
+    assert rows[2]["payload"] == {"shard_id": "a", "command_type": "text 3"}
+    assert (rows[2]["type"], rows[2]["shard"]) == ("command.acknowledged", "local")
+    assert [row["stream"] for row in asked(stream="b")] == ["b"]
+    assert asked(type_prefix="job.") == asked(to_us=1) == asked(correlation_id="else") == []
+    assert [row["record_offset"] for row in asked(limit=2)] == [1, 2]
+    last = rows[1]
+    after = (last["at_us"], topic, 0, last["record_offset"])
+    assert asked(limit=2, after=after) == rows[2:4]
+    assert asked(event_id=rows[4]["event_id"]) == [rows[4]]
+    # Whoever may see one organisation or project sees no more; a hostile value is a value.
+    assert (
+        asked(scope=Scope(False, ["acme"]))
+        == asked(scope=Scope(False, [], ["acme.vision"]))
+        == rows
+    )
+    assert asked(scope=Scope(False, ["other"], ["other.x"])) == asked(scope=Scope(False)) == []
+    assert asked(stream="' OR 1=1 --") == []
+
+    hot = rows[7:]
+    assert merged(hot, rows[:9], 100) == rows
+    assert merged(hot, rows[:9], 3) == rows[:3]
+    marked = [{**row, "hot": True} for row in hot]
+    assert [row.get("hot", False) for row in merged(marked, rows, 100)] == [False] * 7 + [True] * 4
+    assert merged([], [], 5) == []

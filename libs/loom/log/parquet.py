@@ -8,7 +8,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loom.log import envelope
 from loom.log.catalogue import Undecodable
@@ -32,6 +32,7 @@ __all__ = [
     "decoded",
     "encoded",
     "erased",
+    "selected",
 ]
 
 LEVEL = 3
@@ -176,6 +177,27 @@ def columns_in(path: Path) -> list[Columns]:
     query = f"SELECT {', '.join(Columns._fields)} FROM read_parquet($1) ORDER BY record_offset"  # noqa: S608
     with connected() as table:
         return [Columns._make(row) for row in table.execute(query, [str(path)]).fetchall()]
+
+
+def selected(
+    path: Path, condition: str, parameters: Sequence[Any], rows_max: int
+) -> list[tuple[int, Columns]]:
+    """Offsets and columns of the records that fit, by time and offset; raises DamagedArchive.
+
+    `condition` is SQL of the caller's own making; what comes from strangers is a parameter.
+    """
+    import duckdb
+
+    query = (
+        f"SELECT record_offset, {', '.join(Columns._fields)} FROM read_parquet(?) "  # noqa: S608
+        f"WHERE {condition} ORDER BY at_us, record_offset LIMIT {rows_max:d}"
+    )
+    try:
+        with connected() as table:
+            rows = table.execute(query, [str(path), *parameters]).fetchall()
+    except duckdb.Error as error:
+        raise DamagedArchive(f"{path.name} is no object of the archive: {error}") from error
+    return [(row[0], Columns._make(row[1:])) for row in rows]
 
 
 def connected() -> "DuckDBPyConnection":

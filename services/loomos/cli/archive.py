@@ -181,6 +181,51 @@ def restore(
     err.print(f"{written} records are in {to}", markup=False)
 
 
+@archive.command("events")
+def events(
+    type_prefix: Annotated[str, typer.Option("--type", help="e.g. job. or job.preempted")] = "",
+    stream: Annotated[str, typer.Option(help="e.g. a job's id")] = "",
+    actor: Annotated[str, typer.Option(help="e.g. user:usr-acme-…")] = "",
+    correlation_id: Annotated[str, typer.Option(help="The story.")] = "",
+    topic: Topic = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Search the archive itself, without Kafka or Postgres; for who holds the home.
+
+    Example: loomos archive events --type job. --limit 20
+    """
+    from loom.log.topics import TOPICS
+    from loomos.loomdb.query.cold import Scope, Wanted, cold_rows, merged
+
+    settings = Settings.load("loomdb")
+    depot, cache = depot_in(settings), settings.home / "archive-cache"
+    wanted = Wanted(type_prefix, actor=actor, stream=stream, correlation_id=correlation_id)
+    rows: list[dict[str, Any]] = []
+    for one in TOPICS:
+        if not one.judged or topic not in ("", one.name):
+            continue
+        for partition in range(settings.partitions):
+            chain = chain_of(depot, one.name, partition)
+            found = cold_rows(depot, cache, chain, wanted, Scope(True), limit)
+            rows = merged(rows, found, limit)
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    shown = (
+        (
+            datetime.fromtimestamp(row["at_us"] / 1e6, UTC).isoformat(" ", "seconds"),
+            row["type"],
+            row["stream"],
+            row["actor"],
+            f"{row['topic']}/{row['partition']}@{row['record_offset']}",
+        )
+        for row in rows
+    )
+    table(("time", "type", "stream", "by", "place"), shown, "no archived event fits")
+
+
 def plain(record: "Archived") -> dict[str, Any]:
     """A record as JSON values; bytes as base64."""
     return {
