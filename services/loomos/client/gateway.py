@@ -1,4 +1,7 @@
-"""How the client reaches the gateway: TLS, the key, retries under the same id, refusals."""
+"""How the client reaches the gateway: TLS, the key, retries under the same id, refusals.
+
+Who wrote reads it: positions of what was appended go along with each question.
+"""
 
 import json
 import re
@@ -47,6 +50,8 @@ class Gateway:
         except OSError as error:
             told = f"{ca} is no certificate authority ({error})"
             raise Refused("INVALID_ARGUMENT", told) from error
+        self.written: dict[str, str] = {}
+        """What this client wrote last, by topic and partition: its questions wait for it."""
         self.http = httpx.Client(
             base_url=address.rstrip("/"),
             verify=trust,
@@ -63,7 +68,10 @@ class Gateway:
         params: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The answer's JSON; asked again under the same id while the outcome is unknown."""
-        headers = {} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        if method == "GET":
+            seen = ",".join(f"{place}:{rest}" for place, rest in sorted(self.written.items()))
+            headers = {"X-Loomos-After": seen} if seen else {}
         give_up = time.monotonic() + AGAIN_WITHIN_S
         pauses = iter(AGAIN_AFTER_S)
         while True:
@@ -92,6 +100,9 @@ class Gateway:
             raise Refused("UNAVAILABLE", f"the gateway does not answer: {error}") from error
         if response.is_error:
             raise refused_in(response)
+        for position in filter(None, response.headers.get("x-loomos-position", "").split(",")):
+            topic, partition, rest = position.split(":", 2)
+            self.written[f"{topic}:{partition}"] = rest
         return response.json() if response.content else {}
 
     def lines(self, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
