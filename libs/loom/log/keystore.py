@@ -193,9 +193,10 @@ class Directory:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that only its owner enters."""
+    """Make a folder that only its owner enters, and those above it alike."""
     if not path.exists():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
         sync(path.parent)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import psycopg
 
 from loom.decider import Code, Rejected
+from loom.kit.sealing import digests_of
+from loom.log.keystore import tag_of
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 
@@ -89,13 +91,19 @@ async def dead_keys(
     return [
         pb.SealingKey(
             key_id=one["key_id"],
-            subject=row["subject"],
+            subject=whose(one["key_id"], organisation_id, row["subject"]),
             number=int(one["key_id"].partition(".")[2]),
             destroyed_at_us=one["destroyed_at_us"],
         )
         for row in rows
         for one in row["tombstones"]
     ]
+
+
+def whose(key_id: str, organisation_id: str, subject: str) -> str:
+    """Of a subject's erasure also the key died that digested what names no subject."""
+    own = key_id.startswith(tag_of(organisation_id, subject))
+    return subject if own else digests_of(organisation_id)
 
 
 def erasure(row: dict[str, Any]) -> pb.Erasure:
