@@ -190,7 +190,9 @@ def test_personal_fields_need_somebody_whose_they_are():
     }
     organisation().when(one(**granted)).refused(Code.INVALID_ARGUMENT, "event.data_subject")
     found = organisation().when(one(**granted, data_subject="user-7")).one(pb.EventAppended)
-    assert "/user_id" in found.sealed_paths
+    assert list(found.sealed_paths) == ["/user_id"]
+    asked = {"type": "model.inference.request", "payload_json": '{"model_name":"m"}'}
+    assert not organisation().when(one(**asked)).one(pb.EventAppended).sealed_paths
 
 
 def test_the_one_project_that_all_events_name_is_what_is_touched():

@@ -130,15 +130,17 @@ def completed(
     whole.payload_json = content_of(event, field)
     whole.ClearField("payload")
     del whole.personal_paths[:]
-    whole.personal_paths.extend(personal_places(event, field, state))
+    whole.personal_paths.extend(personal_places(event, whole.payload_json, field, state))
     return whole
 
 
-def personal_places(event: pb.NewEvent, field: str, state: State) -> list[str]:
-    """What the schema and the caller mark as personal; raises Rejected where nobody owns it."""
+def personal_places(event: pb.NewEvent, content: str, field: str, state: State) -> list[str]:
+    """What of the content the schema and the caller mark; raises Rejected where nobody owns it."""
     known = versions(state, event.type)
     schema = known.get(event.schema_version or latest(state, event.type, known))
-    marked = pointers(schema.text) if schema is not None else ()
+    declared = pointers(schema.text) if schema is not None else ()
+    there = {"", "*", *json.loads(content)} if declared else set()
+    marked = [one for one in declared if one.partition("/")[2].partition("/")[0] in there]
     if marked and not event.data_subject:
         name = f"{field}.data_subject"
         raise Rejected(
