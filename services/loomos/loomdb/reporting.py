@@ -19,6 +19,7 @@ from loomos.loomdb.decide import resource
 from loomos.loomdb.decide.report import Report, name_of, parameters_of
 from loomos.loomdb.proof import Place, Trees
 from loomos.loomdb.query import report as rows
+from loomos.loomdb.query.lineage import lineage
 from loomos.loomdb.report.making import Made, Question, make
 from loomos.loomdb.report.period import Period, period_of
 from loomos.loomdb.seal import trees_of
@@ -86,7 +87,7 @@ async def made_at(command: Report, cut: list[Place], trees: Trees, shell: Any) -
                 period = ended(command.period)
                 found = await rows.activity(db, organisation, cut, period, command.actor)
             case pb.ReportLineageRequest():
-                found = await rows.lineage(db, organisation, cut, command.thing_id)
+                found = await lineage(db, organisation, cut, command.thing_id)
             case pb.ReportSubjectRequest():
                 found = await rows.subject(db, organisation, cut, command.subject_id)
     question = Question(name_of(command), organisation, parameters_of(command))
