@@ -37,33 +37,35 @@ class Keyring:
         self.provider = provider
         self.algorithm = algorithm
         self._open: OrderedDict[str, DataKey] = OrderedDict()
-        self._newest: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._oldest: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
+        """Subject → its newest key, and the one that would follow."""
+        self._oldest: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._derived: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._lock = threading.RLock()
 
     def newest(self, organisation: str, subject: str) -> DataKey:
         """The key that seals what is new of a subject; made where there is none."""
         with self._lock:
-            number = self._newest.get((organisation, subject), 0)
-            at_hand = self._living(organisation, subject, number)
-            following = key_id(organisation, subject, number + 1)
-            if at_hand is not None and not self.store.alive(following):
-                return at_hand
-            keys = self._keys(organisation, subject)
-            keep(self._newest, (organisation, subject), keys[-1].number)
-            return self._unwrapped(keys[-1])
+            known = self._newest.get((organisation, subject))
+            if known is not None:
+                at_hand = self.get(known[0])
+                if at_hand is not None and not self.store.alive(known[1]):
+                    return at_hand
+            key = self._keys(organisation, subject)[-1]
+            following = key_id(organisation, subject, key.number + 1)
+            keep(self._newest, (organisation, subject), (key.id, following))
+            return self._unwrapped(key)
 
     def oldest(self, organisation: str, subject: str) -> DataKey:
         """The subject's first key that lives; made where there is none."""
         with self._lock:
-            number = self._oldest.get((organisation, subject), 0)
-            at_hand = self._living(organisation, subject, number)
+            known = self._oldest.get((organisation, subject))
+            at_hand = self.get(known) if known is not None else None
             if at_hand is not None:
                 return at_hand
-            keys = self._keys(organisation, subject)
-            keep(self._oldest, (organisation, subject), keys[0].number)
-            return self._unwrapped(keys[0])
+            key = self._keys(organisation, subject)[0]
+            keep(self._oldest, (organisation, subject), key.id)
+            return self._unwrapped(key)
 
     def get(self, key_id: str) -> DataKey | None:
         """The key of this id; None where it is dead or was never here."""
@@ -133,9 +135,6 @@ class Keyring:
         self._open.pop(key_id, None)
         for whose in [whose for whose in self._derived if whose[0] == key_id]:
             del self._derived[whose]
-
-    def _living(self, organisation: str, subject: str, number: int) -> DataKey | None:
-        return self.get(key_id(organisation, subject, number)) if number else None
 
     def _keys(self, organisation: str, subject: str) -> list[Wrapped]:
         """The subject's living keys, at least one."""

@@ -24,6 +24,7 @@ from loom.log.seal import Algorithm
 __all__ = ["Directory", "Keystore", "Tombstone", "Unusable", "Wrapped", "key_id", "tag_of"]
 
 LIVE, DEAD = ".json", ".dead"
+NAMES_MAX = 20_000
 
 
 class Unusable(Exception):
@@ -106,6 +107,7 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: dict[str, tuple[str, str]] = {}
         make_folder(path)
 
     def create(self, key: Wrapped) -> bool:
@@ -126,7 +128,9 @@ class Directory:
 
     def alive(self, key_id: str) -> bool:
         """Whether the key lives."""
-        return self._at(key_id, LIVE).exists() and not self._at(key_id, DEAD).exists()
+        live, dead = self._names(key_id)
+        # Two questions to the system and no more: this runs for every sealed value.
+        return os.path.exists(live) and not os.path.exists(dead)  # noqa: PTH110
 
     def replace(self, key: Wrapped) -> bool:
         """Store a living key wrapped anew; False where it died meanwhile."""
@@ -178,6 +182,15 @@ class Directory:
         """What is left of a dead key."""
         path = self._at(key_id, DEAD)
         return Tombstone(**json.loads(path.read_bytes())) if path.exists() else None
+
+    def _names(self, key_id: str) -> tuple[str, str]:
+        found = self._known.get(key_id)
+        if found is None:
+            if len(self._known) >= NAMES_MAX:
+                self._known.clear()
+            found = str(self._at(key_id, LIVE)), str(self._at(key_id, DEAD))
+            self._known[key_id] = found
+        return found
 
     def _at(self, key_id: str, ending: str) -> Path:
         tag, dot, number = key_id.partition(".")
