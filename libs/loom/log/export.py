@@ -4,6 +4,8 @@
    its digest is taken over: all lengths, key, value, and the headers in order. So SHA-256 over them
    is the digest in the record's leaf, and key, value and headers can be told apart again.
 2. Reading for an export judges nothing: void records come, too; the tree says what they are.
+3. What Kafka has forgotten comes from the archive. A record whose content was deleted there by
+   policy comes with no bytes at all.
 """
 
 import asyncio
@@ -12,9 +14,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from .cold import NotArchived, cold_of
+from .depot import DepotAway
 from .judge import Headers
+from .parquet import DamagedArchive
 from .reader import LogAway
 from .topics import Bus, connection
 
@@ -88,8 +93,34 @@ async def read_range(
                     size += len(stored)
                     if size >= bytes_max or len(found) >= RECORDS_MAX:
                         break
+    except OffsetOutOfRangeError:
+        return await archived(bus, topic, partition, first, end, bytes_max)
     except (KafkaError, TimeoutError) as error:
         raise LogAway(f"{topic}-{partition} from offset {first}: {error!r}") from error
     finally:
         await consumer.stop()
+    return found, at
+
+
+async def archived(
+    bus: Bus, topic: str, partition: int, first: int, end: int, bytes_max: int
+) -> tuple[list[Frame], int]:
+    """The same from the archive; raises LogAway where it does not hold them."""
+    cold = cold_of(bus, topic, partition)
+    place = f"{topic}-{partition} from offset {first}"
+    if cold is None:
+        raise LogAway(f"{place}: Kafka has it no more, and no archive is known")
+    found: list[Frame] = []
+    size, at = 0, first
+    try:
+        for record in await cold.from_offset(first, RECORDS_MAX):
+            if record.offset >= end or size >= bytes_max:
+                break
+            stored = b""
+            if not record.deleted:
+                stored = stored_bytes(record.key, record.headers, record.value)
+            found.append(Frame(record.offset, record.timestamp_ms, stored))
+            size, at = size + len(stored), record.offset + 1
+    except (NotArchived, DamagedArchive, DepotAway) as error:
+        raise LogAway(f"{place}: {error}") from error
     return found, at

@@ -102,6 +102,13 @@ def test_removed_events_are_named(out):
     ]
 
 
+def test_deleted_content_is_named(out):
+    found = frames(out)
+    found[9] = found[9]._replace(stored=b"")
+    rewrite(out, found)
+    assert findings(run(out, "--json")) == [(9, 9, "deleted")]
+
+
 def test_a_truncated_log_is_named(out):
     rewrite(out, frames(out)[:650])
     assert findings(run(out, "--json")) == [(650, 699, "truncated log")]
