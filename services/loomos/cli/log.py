@@ -1,12 +1,15 @@
 """`loomos log`: the operator's way on after Kafka lost records.
 
 1. `status` compares each partition with its signed tree and changes nothing.
-2. `restore` goes by what the log and the tree say, asks before it acts, and needs the services
-   stopped: it claims the partition, and moves the positions that stand beyond the loss.
+2. `restore` goes by what the log and the tree say, asks before it acts, and works only while the
+   home's supervisor does not: it starts Kafka and Postgres alone, claims the partition, and moves
+   the positions that stand beyond the loss.
 """
 
 import asyncio
+import contextlib
 import getpass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,7 +36,15 @@ def status(as_json: Json = False) -> None:
 
     Example: loomos log status
     """
-    rows = asyncio.run(measured(Settings.load("loomdb")))
+    from loom.log.reader import LogAway, LogDiverged
+
+    settings = Settings.load("loomdb")
+    if not settings.kafka:
+        fail("no broker is known: run `loomos up`, or restore right away")
+    try:
+        rows = asyncio.run(measured(settings))
+    except (LogAway, LogDiverged) as error:
+        fail(str(error))
     for row in rows if as_json else ():
         print_json(row)
     if not as_json:
@@ -56,7 +67,7 @@ def restore(
 ) -> None:
     """Have a log that lost signed records go on: a new incarnation from what is still shared.
 
-    Run it while Kafka and Postgres run and the services do not.
+    Stop the platform before (`loomos down`).
     Example: loomos log restore --topic loomos.scheduler --reason "disk 2 failed, case 114"
     """
     from loom.kit.errors import Failure
@@ -65,25 +76,54 @@ def restore(
     from loom.log.restore import NothingLost, measure
     from loom.log.writer import Doubt
 
+    with stores_alone() as bus:
+        settings = Settings.load("loomdb")
+        sealed = tree_of(settings, topic, partition)
+        try:
+            if from_archive:
+                filled = asyncio.run(refilled(settings, bus, sealed))
+                err.print(f"{filled} records are back, as they were archived", markup=False)
+            loss = asyncio.run(measure(settings, sealed))
+        except (NothingLost, LogAway, LogDiverged, DamagedArchive, ValueError) as error:
+            fail(str(error))
+        err.print(told(sealed, loss), markup=False)
+        if not yes:
+            typer.confirm("Go on without them?", abort=True)
+        try:
+            asyncio.run(restored(settings, sealed, loss, reason, as_json))
+        except (Doubt, LogAway, LogDiverged, Failure, OSError) as error:
+            fail(f"not restored: {error}; run it again")
+
+
+@contextlib.contextmanager
+def stores_alone() -> "Iterator[Bus]":
+    """This home's Kafka and Postgres without any service; the way into Kafka with every right."""
+    from loomos.embedded.home import Home
+    from loomos.embedded.process import Unusable
+    from loomos.embedded.services import ALL
+    from loomos.embedded.stores import Stores
+
     settings = Settings.load("loomdb")
-    sealed = tree_of(settings, topic, partition)
-    try:
-        if from_archive:
-            filled = asyncio.run(refilled(settings, sealed))
-            err.print(f"{filled} records are back, as they were archived", markup=False)
-        loss = asyncio.run(measure(settings, sealed))
-    except (NothingLost, LogAway, LogDiverged, DamagedArchive, ValueError) as error:
-        fail(str(error))
-    err.print(told(sealed, loss), markup=False)
-    if not yes:
-        typer.confirm("Go on without them?", abort=True)
-    try:
-        asyncio.run(restored(settings, sealed, loss, reason, as_json))
-    except (Doubt, LogAway, LogDiverged, Failure, OSError) as error:
-        fail(f"not restored: {error}; run it again")
+    home = Home.open(settings.home)
+    lock = home.lock()
+    if lock is None:
+        fail("LoomOS runs in this home: stop it first with `loomos down`")
+    with lock:
+        stores = Stores(home, dict(settings.environ))
+        try:
+            stores.launch(lambda line: err.print(line, markup=False))
+            stores.wait()
+            stores.provision(ALL)
+            home.write_state({"version": 1, **stores.state()})
+            yield stores.administrator()
+        except Unusable as error:
+            fail(str(error))
+        finally:
+            stores.stop()
+            home.clear_state()
 
 
-async def refilled(settings: Settings, sealed: "Sealed") -> int:
+async def refilled(settings: Settings, bus: "Bus", sealed: "Sealed") -> int:
     """Write what is archived of a partition back into Kafka, each object verified before."""
     from loom.log.archive import fetch, manifests, newest
     from loom.log.archiver import check
@@ -97,15 +137,7 @@ async def refilled(settings: Settings, sealed: "Sealed") -> int:
         check(depot, cache, manifest, sealed)
     records = (one for manifest in chain for one in decoded(fetch(depot, manifest, cache)))
     topic = next(one for one in TOPICS if one.name == sealed.topic)
-    return await refill(administrator(settings), topic, sealed.partition, records)
-
-
-def administrator(settings: Settings) -> "Bus":
-    """The way into Kafka with the right to configure a topic."""
-    from loomos.embedded.home import Home
-    from loomos.embedded.stores import Stores
-
-    return Stores(Home.open(settings.home), dict(settings.environ)).administrator()
+    return await refill(bus, topic, sealed.partition, records)
 
 
 def told(sealed: "Sealed", loss: "Loss") -> str:
