@@ -48,6 +48,8 @@ class Person:
 class Doors:
     """Security, scheduler, resource manager and gateway, each a process."""
 
+    services = ("security", "resource-manager", "scheduler")
+
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.processes = Processes(platform)
@@ -64,7 +66,7 @@ class Doors:
         }
         secret = self.platform.home.credentials / "security" / "enrolment.json"
         write_secret(secret, json.dumps(told))
-        for name in ("security", "resource-manager", "scheduler"):
+        for name in self.services:
             self.by_name[name] = self.processes.add(name)
         more = {"LOOMOS_GATEWAY_LISTEN": self.address}
         self.by_name["gateway"] = self.processes.add("gateway", **more)
@@ -75,6 +77,10 @@ class Doors:
         self.root = Person(self, "platform", "root")
         for organisation in ("acme", "other"):
             self.found(organisation)
+        self.named()
+
+    def named(self) -> None:
+        """Log those in whom every test knows."""
         self.ada, self.eve = Person(self, "acme", "ada"), Person(self, "other", "ada")
 
     def found(self, organisation: str) -> None:
