@@ -19,6 +19,7 @@ from aiokafka.partitioner import murmur2
 
 __all__ = [
     "DECIDING",
+    "MESSAGE_BYTES_MAX",
     "FEED_PREFIX",
     "TOPICS",
     "BrokersMissing",
@@ -110,6 +111,8 @@ DECIDING = (
     "loomdb",
 )
 _HOUR_MS = 3_600_000
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""Of one record batch, so of one command: a thousand events of three kilobytes."""
 
 TOPICS = (
     *(Topic(f"loomos.{name}", (name,)) for name in DECIDING),
@@ -162,7 +165,7 @@ def wanted(topic: Topic, brokers: int) -> dict[str, str]:
         "retention.ms": str(topic.retention_ms),
         "retention.bytes": "-1",
         "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": "1048588",
+        "max.message.bytes": str(MESSAGE_BYTES_MAX),
         "compression.type": "producer",
         "unclean.leader.election.enable": "false",
         "min.insync.replicas": "2" if brokers >= 3 else "1",

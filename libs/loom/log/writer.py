@@ -31,7 +31,7 @@ from loom.log.clock import now_us
 from loom.log.envelope import Draft, Sealed
 from loom.log.judge import ZERO_DIGEST, Base, Kind, Stamp
 from loom.log.reader import Judged, Reader
-from loom.log.topics import Bus, connection
+from loom.log.topics import MESSAGE_BYTES_MAX, Bus, connection
 
 __all__ = [
     "BATCH_BYTES_MAX",
@@ -44,7 +44,9 @@ __all__ = [
 ]
 
 BATCH_BYTES_MAX = 900_000
-COMMAND_BYTES_MAX = 800_000
+"""Commands travel together up to here; one that is larger travels alone."""
+COMMAND_BYTES_MAX = MESSAGE_BYTES_MAX - 100_000
+"""Counted before compression, and generously."""
 READ_BACK_S = 10.0
 """How long a sent record may stay unread before it is in doubt."""
 IDLE_WAIT_MS = 1000
@@ -126,8 +128,8 @@ class Writer:
             acks="all",
             enable_idempotence=True,
             compression_type="lz4",
-            max_batch_size=1_000_000,
-            max_request_size=1_048_576,
+            max_batch_size=MESSAGE_BYTES_MAX,
+            max_request_size=MESSAGE_BYTES_MAX + 100_000,
             linger_ms=0,
             request_timeout_ms=int(READ_BACK_S * 1000),
         )

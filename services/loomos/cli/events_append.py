@@ -22,7 +22,7 @@ from loomos.cli.show import Json, err, fields, number, out, print_json
 
 __all__ = ["Organisation", "add_to", "content", "path_of"]
 
-BATCH_BYTES_MAX = 700_000
+BATCH_BYTES_MAX = 3_000_000
 EVENT_BYTES = 700
 """What an event takes in the log beside what it says, counted generously."""
 POLL_S = 0.2

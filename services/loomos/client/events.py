@@ -11,7 +11,7 @@ from loomos.client.gateway import Gateway, Refused
 __all__ = ["append", "append_many", "get_batch", "submit_batch"]
 
 CALL_EVENTS_MAX = 1000
-CALL_BYTES_MAX = 700_000
+CALL_BYTES_MAX = 3_000_000
 EVENT_BYTES = 700
 """What an event takes in the log beside what it says, counted generously."""
 
