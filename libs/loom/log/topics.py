@@ -19,8 +19,8 @@ from aiokafka.partitioner import murmur2
 
 __all__ = [
     "DECIDING",
-    "MESSAGE_BYTES_MAX",
     "FEED_PREFIX",
+    "MESSAGE_BYTES_MAX",
     "TOPICS",
     "BrokersMissing",
     "Bus",

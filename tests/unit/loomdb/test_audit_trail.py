@@ -78,7 +78,7 @@ def recorded(event, topic="loomos.loomdb", shard="acme"):
 def test_the_index_keeps_what_the_event_says():
     event = pb.AuditTrailRead(organisation_id="acme", method="GetStory", query='{"a":"\\u0000"}')
     (statement,) = project(recorded(event))
-    assert json.loads(statement.parameters[14])["method"] == "GetStory"
+    assert json.loads(statement.parameters[15])["method"] == "GetStory"
     assert statement.parameters[:4] == ("loomos.loomdb", 0, 7, 0)
     assert statement.sql.count("%s") == len(statement.parameters)
 
