@@ -1,10 +1,9 @@
 """What is personal in a message or in a JSON document, and whose it is: read from declarations.
 
-1. A contract says it once, by the field option `personal`; a user's JSON schema by the keyword
-   `x-loomos-personal`. Nothing is guessed from names or values.
+1. A contract says it once, by the field option `personal`; for JSON payloads the places are listed
+   beside them (`loom.declared`). Nothing is guessed from names or values.
 2. Pure: no key is known here. A sealed value is text, `sealed:1:<key id>:<base64url>`, so a column
    of text or a JSON string holds it; which key it needs can be read without any key.
-3. A schema that refers to itself is personal from the place on where it does, if it is anywhere.
 """
 
 import json
@@ -19,26 +18,22 @@ from google.protobuf.message import Message
 from loom.v1 import common_pb2
 
 __all__ = [
-    "KEYWORD",
     "Place",
+    "escaped",
     "has_any",
     "key_of",
     "organisation_of",
     "places",
-    "pointers",
     "sealed_for",
     "sealed_in",
     "spots",
+    "unescaped",
     "whole_organisation",
 ]
 
-KEYWORD = "x-loomos-personal"
-"""In a user's JSON schema: what stands here is personal, and all that is below it."""
 SEALED = re.compile(r"sealed:1:([0-9a-f]{24}\.[0-9]{1,9}):[A-Za-z0-9_-]+")
 # The stubs type an extension by its field, not by the message it extends.
 PERSONAL: Any = common_pb2.personal
-NESTED = ("allOf", "anyOf", "oneOf")
-POINTERS_MAX = 1000
 
 
 class Place(NamedTuple):
@@ -217,78 +212,6 @@ def names_in(document: Any, step: str) -> list[Any]:
         if step.isdecimal() and len(step) < 10 and int(step) < len(document):
             return [int(step)]
     return []
-
-
-def pointers(schema: Any) -> tuple[str, ...]:
-    """The personal places that a JSON schema declares, as pointers with `*` for any name."""
-    found: set[str] = set()
-    descend(schema, schema, "", (), found)
-    if len(found) > POINTERS_MAX:
-        return ("",)
-    # What is below a personal place is sealed with it.
-    return tuple(sorted(one for one in found if not covered(one, found)))
-
-
-def covered(pointer: str, among: set[str]) -> bool:
-    """True where a place above this one is personal already."""
-    steps = pointer.split("/")
-    return any("/".join(steps[:size]) in among for size in range(1, len(steps)))
-
-
-def descend(schema: Any, root: Any, path: str, above: tuple[int, ...], found: set[str]) -> None:
-    """Add the personal places of a part of a schema."""
-    if not isinstance(schema, Mapping) or len(found) > POINTERS_MAX:
-        return
-    if schema.get(KEYWORD) is True:
-        found.add(path)
-        return
-    if id(schema) in above:
-        if mentions(schema):
-            found.add(path)
-        return
-    above = (*above, id(schema))
-    target = referred(schema.get("$ref"), root)
-    if target is not None:
-        descend(target, root, path, above, found)
-    for word in NESTED:
-        for one in listed(schema.get(word)):
-            descend(one, root, path, above, found)
-    for word in ("if", "then", "else"):
-        descend(schema.get(word), root, path, above, found)
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        for name in sorted(properties):
-            descend(properties[name], root, f"{path}/{escaped(name)}", above, found)
-    patterns = schema.get("patternProperties")
-    for one in patterns.values() if isinstance(patterns, Mapping) else ():
-        descend(one, root, f"{path}/*", above, found)
-    for word in ("additionalProperties", "unevaluatedProperties", "items", "contains"):
-        descend(schema.get(word), root, f"{path}/*", above, found)
-    for index, one in enumerate(listed(schema.get("prefixItems"))):
-        descend(one, root, f"{path}/{index}", above, found)
-
-
-def mentions(schema: Any) -> bool:
-    """True where the keyword stands anywhere in a schema's own text."""
-    if isinstance(schema, Mapping):
-        return schema.get(KEYWORD) is True or any(mentions(one) for one in schema.values())
-    return isinstance(schema, list) and any(mentions(one) for one in schema)
-
-
-def listed(value: Any) -> list[Any]:
-    """The value where it is a list, else nothing."""
-    return value if isinstance(value, list) else []
-
-
-def referred(reference: Any, root: Any) -> Any:
-    """What a reference inside the same schema leads to, or None."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    found = root
-    for step in reference[1:].split("/")[1:]:
-        name = unescaped(step)
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
 
 
 def escaped(name: str) -> str:

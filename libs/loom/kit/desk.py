@@ -30,7 +30,8 @@ from loom.kit.entries import (
 )
 from loom.kit.errors import Failure, failure_of
 from loom.kit.folder import SHELL_EVENTS
-from loom.kit.sealing import Sealing, masked
+from loom.kit.masking import masked
+from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot, unfold
 from loom.log import envelope
 from loom.log.clock import Clock, now_us

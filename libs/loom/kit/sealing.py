@@ -13,9 +13,8 @@ import asyncio
 import copy
 import hmac
 import json
-import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,12 @@ from loom.log.keyring import Keyring
 from loom.log.keystore import Directory, Unusable
 from loom.log.seal import Algorithm, DataKey, Spot, Unreadable, seal, unseal
 
-__all__ = ["ERASED", "HIDDEN", "Sealing", "masked"]
+__all__ = ["ERASED", "HIDDEN", "Sealing", "digests_of"]
 
 ERASED = "[erased]"
 """Stands where the key is gone, for everybody and for ever."""
 HIDDEN = "[sealed]"
 """Stands where the caller may not read what is sealed."""
-MASKED = "[personal]"
 READ = "ReadPersonal"
 May = Callable[[DataKey, str], bool]
 """Whether what a key sealed may be shown; which action shows it, "" for the usual one."""
@@ -261,15 +259,6 @@ class Sealing:
         return text
 
 
-def masked(text: str, request: Message) -> str:
-    """The words of a refusal without the personal values of the command that it refuses."""
-    if not personal.has_any(request.DESCRIPTOR):
-        return text
-    for value in sorted(values_of(request), key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASKED, text)
-    return text
-
-
 def sealed_json(
     document: Any, place: personal.Place, sealed: Callable[[str, str | bytes], str]
 ) -> Any:
@@ -320,36 +309,3 @@ def text_of(value: Any) -> str:
 def like(value: Any, text: str) -> Any:
     """A text as the field wants it."""
     return text.encode() if isinstance(value, bytes) else text
-
-
-def values_of(request: Message) -> set[str]:
-    """What must not stand in the words of a refusal."""
-    found: set[str] = set()
-    for place in personal.places(request):
-        value = getattr(place.message, place.field)
-        if isinstance(value, Message):
-            value = json_format.MessageToJson(value)
-        if place.pointers is None:
-            found.add(text_of(value))
-        elif place.subject or place.pointers:
-            try:
-                found.update(leaves(json.loads(value)))
-            except (ValueError, RecursionError):
-                found.add(text_of(value))
-    return {value for value in found if value}
-
-
-def leaves(document: Any) -> Iterator[str]:
-    """The text and the numbers of a JSON document, as a message would show them."""
-    if isinstance(document, dict):
-        for one in document.values():
-            yield from leaves(one)
-    elif isinstance(document, list):
-        for one in document:
-            yield from leaves(one)
-    elif isinstance(document, str):
-        yield document
-    elif isinstance(document, int | float) and not isinstance(document, bool):
-        yield str(document)
-        if float(document).is_integer():
-            yield str(int(document))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom import personal
-from loom.kit.sealing import masked
+from loom import declared, personal
+from loom.kit.masking import masked
 from loom.log.seal import Algorithm, DataKey, Spot, new_secret, seal
 from loom.v1 import data_pb2, security_pb2
 
@@ -37,7 +37,7 @@ KEY = DataKey("a" * 24 + ".1", "acme", "p-7", Algorithm.AES_256_GCM, new_secret(
     ],
 )
 def test_a_schema_says_what_is_personal(schema, pointers):
-    assert personal.pointers(schema) == pointers
+    assert declared.pointers(schema) == pointers
 
 
 @given(st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))

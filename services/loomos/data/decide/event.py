@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from loom import payload, personal
+from loom import declared, payload
 from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
 from loomos.data.decide.version import chosen, latest, versions
@@ -155,7 +155,7 @@ def personal_places(event: pb.NewEvent, content: str, field: str, state: State) 
 @lru_cache(maxsize=1024)
 def pointers(schema: str) -> tuple[str, ...]:
     """The personal places that a schema's text declares."""
-    return personal.pointers(json.loads(schema)) if personal.KEYWORD in schema else ()
+    return declared.pointers(json.loads(schema)) if declared.KEYWORD in schema else ()
 
 
 def content_of(event: pb.NewEvent, field: str) -> str:
