@@ -9,12 +9,11 @@
 """
 
 import asyncio
-import contextlib
 import fcntl
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from loom.decider import Recorded
 from loom.kit.errors import Failure
@@ -27,17 +26,17 @@ from loom.log.depot import Depot, DepotAway, ObjectDiffers, depot_of
 from loom.log.judge import Kind
 from loom.log.note import InvalidNote, Verifier
 from loom.log.parquet import LEVEL_LATER, Archived, DamagedArchive, columns_in, decoded
-from loom.log.reader import Judged, LogAway, LogDiverged, Reader
+from loom.log.reader import Judged, LogAway, LogDiverged
 from loom.log.shorten import shorten
 from loom.log.tiles import DamagedTree
 from loom.log.topics import TOPICS
 from loom.log.verify import Sealed
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.evolve.retention import evolve
+from loomos.loomdb.ledger import Ledger, Run
 from loomos.loomdb.project.events import owner_of
 from loomos.loomdb.retention import DAY_US, DEFAULTS, Due, due, facts_of, reduced
-from loomos.loomdb.state import PLATFORM, Retention
+from loomos.loomdb.state import PLATFORM
 
 __all__ = ["archive"]
 
@@ -47,66 +46,6 @@ LOOK_S = 24 * 3600.0
 RETRY_S = 5.0
 TROUBLE = (DamagedArchive, DamagedTree, InvalidNote, LogDiverged, ObjectDiffers, Undecodable)
 AWAY = (LogAway, DepotAway, Failure, TimeoutError, OSError)
-
-
-class Run(NamedTuple):
-    """What a round is for."""
-
-    topic: str = ""
-    partition: int = -1
-    young_too: bool = False
-    ordered: bool = False
-    """True where an operator asked."""
-
-    def means(self, topic: str, partition: int) -> bool:
-        """Whether a partition is meant."""
-        return self.topic in ("", topic) and self.partition in (-1, partition)
-
-
-class Ledger:
-    """Rules, holds and ranges of all organisations, folded from `loomos.loomdb`."""
-
-    def __init__(self, settings: Any) -> None:
-        self.state = Retention()
-        self.wanted: list[Run] = []
-        """What operators asked for and no round has done yet."""
-        self._readers = [
-            Reader(settings, "loomos.loomdb", partition) for partition in range(settings.partitions)
-        ]
-
-    async def start(self) -> None:
-        """Connect; raises LogAway."""
-        for reader in self._readers:
-            await reader.start()
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        for reader in self._readers:
-            with contextlib.suppress(Exception):
-                await reader.stop()
-
-    async def catch_up(self) -> None:
-        """Fold what the log holds now."""
-        for reader in self._readers:
-            end = await reader.end()
-            while reader.next_offset < end:
-                self._fold(reader, await reader.batch())
-
-    async def listen(self, seconds: float) -> None:
-        """Fold what comes, until somebody wants a round or the time is over."""
-        until = time.monotonic() + seconds
-        while not self.wanted and time.monotonic() < until:
-            for reader in self._readers:
-                self._fold(reader, await reader.batch(wait_ms=1000))
-
-    def _fold(self, reader: Reader, records: list[Judged]) -> None:
-        for record in records:
-            if record.verdict.kind != Kind.EVENT:
-                continue
-            event = reader.recorded(record).event
-            evolve(self.state, event)
-            if isinstance(event, pb.ArchiveRequested):
-                self.wanted.append(Run(event.topic, event.partition, event.young_too, True))
 
 
 async def archive(shell: Any) -> None:
