@@ -109,7 +109,8 @@ class Reactor:
                                 commands = self._reactions(cause, folder, shard)
                                 if commands or self._service.effect is not None:
                                     lanes.add(Work(cause, commands))
-                lanes.passed(record.base)
+                if record.verdict.closes:
+                    lanes.passed(record.base)
 
     async def _move(self, lanes: Lanes, done: Base, epoch: int) -> None:
         """Let the stored position follow what was done, for ever."""
