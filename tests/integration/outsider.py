@@ -35,7 +35,7 @@ def main(folder: Path, group: str, count: int, other_topic: str) -> None:
         group_id=feed["group_prefix"] + group if group else None,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        consumer_timeout_ms=30_000,
+        consumer_timeout_ms=5_000,
     )
     consumer.subscribe([feed["topic"]])
     seen = 0

@@ -197,21 +197,22 @@ def test_a_stuck_reader_harms_nobody(streams):
     try:
         until(lambda: any(one["live"] for one in fast.messages))
         fill = "x" * 20_000
-        told = [event(f"big-{n}", {"n": n, "fill": fill}) for n in range(600)]
-        for begin in range(0, 600, 40):
-            streams.append(eng, "acme", told[begin : begin + 40])
-        until(lambda: "big-599" in fast.own_ids)
+        told = [event(f"big-{n}", {"n": n, "fill": fill}) for n in range(300)]
+        for begin in range(0, 300, 30):
+            streams.append(eng, "acme", told[begin : begin + 30])
+        until(lambda: "big-299" in fast.own_ids)
         assert [one for one in fast.own_ids if one.startswith("big-")] == [
-            f"big-{n}" for n in range(600)
+            f"big-{n}" for n in range(300)
         ]
         # The stuck one goes on where it was once it reads again.
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_048_576)
         stuck.settimeout(20)
         seen = b""
-        while b"big-599" not in seen[-100_000:]:
+        while b"big-299" not in seen[-100_000:]:
             part = stuck.recv(1_000_000)
             assert part, "the stream of the stuck reader ended"
             seen += part
-        assert seen.count(b'"event_id":"big-') == 600
+        assert seen.count(b'"event_id":"big-') == 300
     finally:
         stuck.close()
         fast.close()
@@ -224,7 +225,7 @@ def stuck_reader(streams: Streams, token: str) -> ssl.SSLSocket:
         cafile=str(streams.by_name["gateway"].settings.ca_certificate)
     )
     raw = socket.create_connection((host, int(port)))
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
     own = trust.wrap_socket(raw, server_hostname=host)
     path = STREAM.format("acme") + "?types=test."
     own.sendall(

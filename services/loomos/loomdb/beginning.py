@@ -24,9 +24,10 @@ from loomos.loomdb.query.place import (
 )
 from loomos.loomdb.sight import Rights
 
-__all__ = ["of_feed", "of_start", "of_subscription"]
+__all__ = ["of_feed", "of_now", "of_start", "of_subscription"]
 
-PROJECTED_S = 2.0
+PROJECTED_S = 0.7
+"""Less than the gateway waits before it begins to answer."""
 LOOK_S = 0.1
 ANY = selection((), (), pb.Filter())
 
@@ -44,6 +45,13 @@ async def of_feed(command: pb.EnableFeedRequest, shell: Any) -> str:
         start.start = pb.STREAM_START_BEGINNING
     async with shell.db() as db:
         vector = await begins(start, db)
+    return await as_text(vector, shell)
+
+
+async def of_now(shell: Any) -> str:
+    """The positions where the index stands: no later than what comes from now on."""
+    async with shell.db() as db:
+        vector = await begins(pb.EventStart(), db)
     return await as_text(vector, shell)
 
 

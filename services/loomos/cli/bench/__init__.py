@@ -70,6 +70,14 @@ def bench_verify(as_json: Json = False, pairs: Pairs = 3) -> None:
     in_scratch(measure, as_json, pairs)
 
 
+@app.command("subscribe")
+def bench_subscribe(as_json: Json = False) -> None:
+    """From an append to fifty subscribers who have the event."""
+    from loomos.cli.bench.subscribe import measure
+
+    on_platform(measure, as_json)
+
+
 @app.command("footprint")
 def bench_footprint(as_json: Json = False) -> None:
     """What an idle platform takes: start-up, memory, CPU."""

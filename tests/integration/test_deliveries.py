@@ -1,0 +1,258 @@
+"""Durable subscriptions and feeds as processes serve them: at least once, in order, over kills."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.streaming import Streams, event, numbered, until
+
+from loomos.embedded.feeds import Feeds, feeds_wanted
+
+OWN = "/api/v1/organisations/acme"
+KIND = "test.sample.taken"
+
+
+@pytest.fixture(scope="module")
+def streams(module_platform) -> Iterator[Streams]:
+    found = Streams(module_platform)
+    try:
+        found.up()
+        schema = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}})
+        path = f"{OWN}/schemas/{KIND}/versions"
+        boss = found.people["boss@acme"]
+        found.command(boss, path, version="1.0.0", schema_json=schema)
+        yield found
+    finally:
+        found.down()
+
+
+class Consumer:
+    """A consumer that takes deliveries and settles them, over breaks of the line."""
+
+    def __init__(self, streams: Streams, subscription_id: str, verdict=lambda one: True) -> None:
+        self.taken: list[dict] = []
+        self.done: list[str] = []
+        self.path = f"{OWN}/subscriptions/{subscription_id}"
+        self._http = streams.http({"Authorization": f"Bearer {streams.people['eng@acme'].token}"})
+        self._verdict = verdict
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._consume()
+            except httpx.HTTPError:
+                self._stopping.wait(0.1)
+
+    def _consume(self) -> None:
+        params = {"batch_size": 5, "unsettled_max": 10}
+        with self._http.stream("GET", f"{self.path}/deliveries", params=params) as answer:
+            for line in answer.iter_lines() if answer.is_success else ():
+                for one in json.loads(line).get("deliveries", ()):
+                    if self._stopping.is_set():
+                        return
+                    self.taken.append(one)
+                    self.settle(one)
+        self._stopping.wait(0.1)
+
+    def settle(self, one: dict) -> None:
+        """Say what became of a delivery; None says nothing."""
+        verdict = self._verdict(one)
+        if verdict is None:
+            return
+        body = {"done" if verdict else "failed": [one["delivery_id"]]}
+        answer = self._http.post(f"{self.path}/settle", json=body)
+        if verdict and answer.is_success and json.loads(answer.text)["settled"]:
+            self.done.append(one["event"]["payload"]["event_id"])
+
+    def leave(self) -> None:
+        """Vanish with whatever was not settled."""
+        self._stopping.set()
+        self._http.close()
+
+
+def made(streams: Streams, name: str, **more: object) -> str:
+    """A new subscription from the beginning."""
+    body = {"name": name, "selection": {"types": ["test."]}, "ack_deadline_ms": 2000} | more
+    return streams.command(streams.people["eng@acme"], f"{OWN}/subscriptions", **body)["id"]
+
+
+def test_nothing_is_lost_when_loomdb_and_a_consumer_are_killed_in_mid_delivery(streams):
+    eng = streams.people["eng@acme"]
+    own = made(streams, "killed")
+    expected = streams.append(eng, "acme", list(numbered("k", 120, streams=6)))
+    # The first takes deliveries, settles a few of them and vanishes.
+    lost = Consumer(streams, own, lambda one: True if len(lost.done) < 3 else None)
+    until(lambda: len(lost.taken) >= 5)
+    lost.leave()
+    workers = [Consumer(streams, own) for _ in range(2)]
+    until(lambda: sum(len(worker.done) for worker in workers) > 10)
+    streams.restart("loomdb")
+    expected += streams.append(eng, "acme", list(numbered("l", 60, streams=6)))
+    until(lambda: {*lost.done, *workers[0].done, *workers[1].done} == set(expected), 60)
+    for worker in workers:
+        order = defaultdict(list)
+        for one in worker.taken:
+            stream = one["event"]["stream"]
+            if one["attempt"] == 1:
+                order[stream].append(int(one["event"]["payload"]["event_id"].split("-")[1]))
+        worker.leave()
+    # Once all is settled, nothing comes again to who comes later.
+    late = Consumer(streams, own)
+    streams.append(eng, "acme", [event("last", {"n": 0})])
+    until(lambda: "last" in late.done)
+    assert {one["event"]["payload"]["event_id"] for one in late.taken} <= {"last", *expected}
+    late.leave()
+
+
+def test_streams_keep_their_order_among_competing_consumers(streams):
+    eng = streams.people["eng@acme"]
+    own = made(
+        streams, "ordered", selection={"types": ["test."], "where": ["stream prefix acme/o-"]}
+    )
+    seen: list[tuple[str, int]] = []
+    lock = threading.Lock()
+
+    def note(one: dict) -> bool:
+        with lock:
+            seen.append((one["event"]["stream"], one["event"]["payload"]["payload"]["n"]))
+        return True
+
+    workers = [Consumer(streams, own, note) for _ in range(3)]
+    streams.append(eng, "acme", list(numbered("o", 150, streams=5)))
+    until(lambda: len(seen) >= 150)
+    assert len(seen) == 150, "nothing failed, so nothing came twice"
+    for stream in {name for name, _ in seen}:
+        own_numbers = [n for name, n in seen if name == stream]
+        assert own_numbers == sorted(own_numbers)
+    assert sum(bool(worker.taken) for worker in workers) > 1, "all went to one consumer"
+    for worker in workers:
+        worker.leave()
+
+
+def test_what_no_consumer_can_take_is_a_dead_letter_that_can_be_replayed(streams):
+    eng = streams.people["eng@acme"]
+    own = made(
+        streams,
+        "poisoned",
+        selection={"types": ["test."], "where": ["stream prefix acme/p"]},
+        deliveries_max=2,
+    )
+    mended = threading.Event()
+    worker = Consumer(
+        streams, own, lambda one: mended.is_set() or one["event"]["payload"]["payload"]["n"] != 1
+    )
+    streams.append(eng, "acme", list(numbered("p", 4)))
+    until(lambda: set(worker.done) == {"p-0", "p-2", "p-3"})
+    path = f"{OWN}/subscriptions/{own}"
+    letters = until(lambda: eng.http.get(f"{path}/dead").json()["letters"])
+    (letter,) = letters
+    assert (letter["number"], letter["attempts"], letter["reason"]) == ("1", 2, "failed")
+    assert eng.http.get(path).json()["dead"] == 1
+    mended.set()
+    streams.command(eng, f"{path}/replay", numbers=[1])
+    until(lambda: "p-1" in worker.done)
+    until(lambda: not eng.http.get(f"{path}/dead").json()["letters"])
+    assert eng.post(f"{path}/replay", {"numbers": [7]}).status_code == 404
+    worker.leave()
+
+
+def test_a_subscription_of_others_is_unknown(streams):
+    own = made(streams, "private")
+    stranger = streams.people["eng@other"]
+    unknown = "subscription-acme-" + "a" * 20
+    for whose in ("acme", "other"):
+        for name in (own, unknown):
+            path = f"/api/v1/organisations/{whose}/subscriptions/{name}"
+            for rest in ("", "/dead", "/deliveries"):
+                answer = stranger.http.get(f"{path}{rest}")
+                assert answer.status_code == 404, (path, rest, answer.text)
+                assert answer.json()["detail"] == f"no subscription {name!r}"
+            assert stranger.post(f"{path}/settle", {"done": ["a.1.1"]}).status_code == 404
+    found = stranger.http.get(f"{OWN}/subscriptions").json()
+    assert found["subscriptions"] == []
+    boss = streams.people["boss@acme"]
+    made_by_boss = streams.command(boss, f"{OWN}/subscriptions", name="bosses")["id"]
+    answer = streams.people["eng@acme"].http.get(f"{OWN}/subscriptions/{made_by_boss}/deliveries")
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    assert told[-1]["error"]["code"] == "PERMISSION_DENIED", "he may not see all that it delivers"
+
+
+def test_unknown_deliveries_are_named(streams):
+    own = made(streams, "settling")
+    eng = streams.people["eng@acme"]
+    answer = eng.post(f"{OWN}/subscriptions/{own}/settle", {"done": ["deadbeef.1.2"]})
+    assert json.loads(answer.text) == {"settled": 0, "unknown": ["deadbeef.1.2"]}
+    assert eng.post(f"{OWN}/subscriptions/{own}/settle", {"done": ["A;B"]}).status_code == 400
+
+
+@pytest.mark.slow
+def test_a_feed_is_read_by_clients_that_are_not_ours_and_nothing_else_is(streams):
+    boss, eng = streams.people["boss@acme"], streams.people["eng@acme"]
+    secret = event("feed-secret", {"n": 9}, security={"data_classification": "restricted"})
+    streams.append(eng, "acme", [*numbered("feed", 3), secret])
+    streams.command(boss, f"{OWN}/feed/enable", from_beginning=True)
+    assert eng.post(f"{OWN}/feed/enable", {}).status_code == 403
+    platform = streams.platform
+    until(lambda: feeds_wanted(platform.home) == ["acme"])
+    keeper = Feeds(platform.home, platform.authority, tuple(platform_users(platform)))
+    broker = platform.stores.broker
+    asyncio.run(keeper.keep(platform.administrator, broker.ssl_bootstrap))
+    listed = boss.http.get(f"{OWN}/feeds").json()["feeds"]
+    assert [one["topic"] for one in listed] == ["loomos.feed.acme"]
+    folder = platform.home.path / "feeds" / "acme"
+    expected = ["feed-0", "feed-1", "feed-2"]
+    read = outsider(folder, "readers", "60")
+    own = {one["attributes"].get("eventid"): one for one in read}
+    assert [name for name in own if name in (*expected, "feed-secret")] == expected
+    told = own["feed-1"]
+    assert told["data"] == {"n": 1}
+    assert told["attributes"]["type"] == KIND
+    assert told["attributes"]["origintopic"] == "loomos.data"
+    assert told["attributes"]["dataschema"] == f"urn:loomos:{KIND}:1.0.0"
+    ids = [one["attributes"]["id"] for one in read]
+    assert len(ids) == len(set(ids))
+    assert any(one["attributes"]["type"] == "subscription.created" for one in read)
+    assert not any(one["attributes"]["type"] == "audit.trail.read" for one in read)
+    for topic in ("loomos.scheduler", "loomos.data", "loomos.feed.other"):
+        assert outsider(folder, "", "0", topic) == [{"refused": "TOPIC_AUTHORIZATION_FAILED"}]
+    streams.command(boss, f"{OWN}/feed/disable")
+    until(lambda: feeds_wanted(platform.home) == [])
+    asyncio.run(keeper.keep(platform.administrator, broker.ssl_bootstrap))
+    refused = outsider(folder, "", "0", "loomos.feed.acme")
+    assert refused == [{"refused": "TOPIC_AUTHORIZATION_FAILED"}]
+
+
+def platform_users(platform) -> list[str]:
+    """The services that stand in the rules of Kafka."""
+    return sorted(path.parent.name for path in platform.home.credentials.glob("*/kafka.user"))
+
+
+def outsider(folder: Path, *words: str) -> list[dict]:
+    """What a program without any of our code reads, in an environment of its own."""
+    uv = shutil.which("uv")
+    assert uv is not None, "the outsider's environment is made by uv"
+    command = [uv, "run", "-q", "--isolated", "--no-project", "--python", "3.11"]
+    for name in ("kafka-python", "confluent-kafka", "cloudevents"):
+        command += ["--with", name]
+    script = Path(__file__).with_name("outsider.py")
+    result = subprocess.run(
+        [*command, "python", str(script), str(folder), *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ,
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
