@@ -63,8 +63,12 @@ class Agent:
         mark = f"{self.folder / 'runs'}/"
         found: list[psutil.Process] = []
         for one in psutil.process_iter(["cmdline"]):
-            if any(part.startswith(mark) for part in one.info["cmdline"] or ()):
-                found += [one, *children(one)]
+            words = one.info["cmdline"] or ()
+            if any(part.startswith(mark) for part in words):
+                below = children(one)
+                # A parent that waits for its run has no job yet, and ends with its agent.
+                if below or mark not in words:
+                    found += [one, *below]
         return found
 
     def kill_node(self) -> None:
