@@ -81,7 +81,8 @@ async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[p
     """Answers for ever, each as full as its reader wants to wait for."""
     told_at, live = time.monotonic(), False
     while True:
-        found = await gathered(source, request.batch_size or BATCH, request.flush_ms / 1000)
+        limit, flush_s = request.batch_size or BATCH, request.flush_ms / 1000
+        found = await gathered(source, limit, flush_s, live)
         if source.blind:
             raise Failure("PERMISSION_DENIED", "there is nothing that you may see any more")
         came_live, live = source.live and not live, source.live
@@ -93,12 +94,15 @@ async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[p
                 return
 
 
-async def gathered(source: Source, limit: int, flush_s: float) -> list[Entry]:
-    """The next events: those that are there, or that come within a while."""
+async def gathered(source: Source, limit: int, flush_s: float, live: bool) -> list[Entry]:
+    """The next events: those that are there, or that come within a while.
+
+    None at once where the reader has just become live, which he is told.
+    """
     await source.wait(0)
     sight = source.sight
     found = await source.take(limit)
-    if not found and not source.more:
+    if not found and not source.more and source.live == live:
         await source.wait(QUIET_S)
         found = await source.take(limit)
     deadline = time.monotonic() + flush_s
