@@ -11,6 +11,7 @@ from loomos.loomdb import door, query, stream
 from loomos.loomdb.archiver import archive
 from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.effect import effect
+from loomos.loomdb.effect.alert_notify import notify
 from loomos.loomdb.evolve import evolve
 from loomos.loomdb.feed import keep_feeds
 from loomos.loomdb.project import project
@@ -29,6 +30,8 @@ async def beside(shell: Any) -> None:
         tasks.create_task(rotate_old(shell))
         tasks.create_task(stream.tail_of(shell).run())
         tasks.create_task(keep_feeds(shell))
+        tasks.create_task(stream.watch_alerts(shell))
+        tasks.create_task(notify(shell, stream.tail_of(shell)))
 
 
 SERVICE = Service(

@@ -11,6 +11,8 @@ platform also knows what is archived.
     dead letter: (nothing) ── DeliveriesBuried ──▶ dead ── DeliveriesReplayed ──▶ under way again
                  under way again ── SubscriptionAdvanced ──▶ (nothing), or DeliveriesBuried ──▶ dead
     feed: (off) ── FeedEnabled ──▶ on ── FeedDisabled ──▶ (off)
+    alert: (nothing) ── AlertRaised ──▶ raised ── AlertAcknowledged ──▶ minded
+           raised or minded ── AlertResolved ──▶ (nothing)
     hold: (nothing) ── HoldPlaced ──▶ stands ── HoldReleased ──▶ (nothing)
 
 A trail only grows; nothing ends it.
@@ -21,7 +23,19 @@ from typing import NamedTuple
 
 from loom.v1 import loomdb_pb2 as pb
 
-__all__ = ["PLATFORM", "HeldBy", "Keys", "Range", "Retention", "Subscribed", "Trail", "initial"]
+__all__ = [
+    "PLATFORM",
+    "Alerts",
+    "HeldBy",
+    "Keys",
+    "OpenAlert",
+    "Raise",
+    "Range",
+    "Retention",
+    "Subscribed",
+    "Trail",
+    "initial",
+]
 
 PLATFORM = "platform"
 """The organisation that sees everything, and in whose shard the archive stands."""
@@ -88,6 +102,41 @@ class Subscribed:
     """The highest number that was given."""
 
 
+class Raise(NamedTuple):
+    """The newest alert of a rule's group."""
+
+    alert_id: str
+    at_us: int
+    cause_id: str
+
+
+@dataclass(slots=True)
+class OpenAlert:
+    """An alert that is not resolved."""
+
+    rule_id: str
+    group: str
+    thing_id: str
+    targets: tuple[str, ...]
+    minded: bool = False
+    counted_to_us: int = 0
+    """What came up to then during the cool-down is counted."""
+
+
+@dataclass(slots=True)
+class Alerts:
+    """Rules, the places that are told, and what is open."""
+
+    rules: dict[str, pb.AlertSpec] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
+    """Id → name."""
+    open: dict[str, OpenAlert] = field(default_factory=dict)
+    raised: dict[tuple[str, str], Raise] = field(default_factory=dict)
+    """By rule and group."""
+    retries: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By rule and what was tried again."""
+
+
 @dataclass(slots=True)
 class Trail:
     """One organisation's share of LoomDB."""
@@ -100,6 +149,7 @@ class Trail:
     subscriptions: dict[str, Subscribed] = field(default_factory=dict)
     feed: int = 0
     """What may stand in the feed at most, as the contract numbers it; 0 while it is off."""
+    alerts: Alerts = field(default_factory=Alerts)
 
 
 def initial(shard: str) -> Trail:

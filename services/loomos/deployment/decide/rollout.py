@@ -183,6 +183,9 @@ def failed(command: pb.ReportDeploymentFailedRequest, state: State) -> list[Mess
             revision=command.revision,
             reason=command.reason,
             serving_revision=deployment.serving_revision,
+            model_id=deployment.model_id,
+            version=deployment.revisions[-1].version,
+            environment=deployment.environment,  # type: ignore[arg-type]
         )
     ]
 

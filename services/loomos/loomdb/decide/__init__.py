@@ -4,7 +4,7 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected, Resource
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.decide import feed, keys, report, retention, subscription
+from loomos.loomdb.decide import alert, feed, keys, report, retention, subscription
 from loomos.loomdb.decide.read import opened, read
 from loomos.loomdb.state import PLATFORM, Trail
 
@@ -19,6 +19,9 @@ def decide(command: Message, state: Trail, context: Context) -> list[Message]:
             | pb.ListEventsRequest()
             | pb.GetStoryRequest()
             | pb.WalkCausesRequest()
+            | pb.SearchEventsRequest()
+            | pb.AnalyzeEventsRequest()
+            | pb.RunAuditSqlRequest()
             | pb.CompareMomentsRequest()
             | pb.GetProofRequest()
             | pb.GetEventProofRequest()
@@ -82,6 +85,26 @@ def decide(command: Message, state: Trail, context: Context) -> list[Message]:
             return retention.shorten_log(command, state)
         case pb.DeleteArchivedRequest():
             return retention.delete_archived(command, state)
+        case pb.CreateAlertRuleRequest():
+            return alert.create_rule(command, state, context)
+        case pb.UpdateAlertRuleRequest():
+            return alert.update_rule(command, state, context)
+        case pb.DeleteAlertRuleRequest():
+            return alert.delete_rule(command, state)
+        case pb.CreateNotifyTargetRequest():
+            return alert.create_target(command, state, context)
+        case pb.DeleteNotifyTargetRequest():
+            return alert.delete_target(command, state)
+        case pb.RaiseAlertRequest():
+            return alert.raise_alert(command, state, context)
+        case pb.ReportAlertsSuppressedRequest():
+            return alert.suppress(command, state)
+        case pb.AcknowledgeAlertRequest():
+            return alert.acknowledge(command, state, context)
+        case pb.ResolveAlertRequest():
+            return alert.resolve(command, state, context)
+        case pb.ReportNotificationRequest():
+            return alert.report_notification(command)
     raise Rejected(Code.INVALID_ARGUMENT, f"loomdb does not know {command.DESCRIPTOR.full_name}")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from loom.decider import Command, Recorded
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.effect import keys
+from loomos.loomdb.effect import alert, keys
 
 __all__ = ["effect"]
 
@@ -14,5 +14,9 @@ async def effect(record: Recorded, shell: Any) -> list[Command]:
     match record.event:
         case pb.SubjectErased() | pb.RotationOrdered() | pb.RewrapOrdered():
             return await keys.effect(record, shell)
+        case (
+            pb.AlertRaised() | pb.AlertAcknowledged() | pb.AlertResolved() | pb.AlertSuppressed()
+        ):
+            return await alert.effect(record, shell)
         case _:
             return []

@@ -3,7 +3,7 @@
 from google.protobuf.message import Message
 
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.evolve import keys, retention, subscription
+from loomos.loomdb.evolve import alert, keys, retention, subscription
 from loomos.loomdb.state import Trail
 
 __all__ = ["evolve"]
@@ -18,3 +18,4 @@ def evolve(state: Trail, event: Message) -> None:
             retention.evolve(state.retention, event)
             keys.evolve(state.keys, event)
             subscription.evolve(state, event)
+            alert.evolve(state.alerts, event)

@@ -1,7 +1,7 @@
 """LoomDB's read models, by noun."""
 
 from loom.decider import Recorded, Statement
-from loomos.loomdb.project import events, keys, retention, subscription
+from loomos.loomdb.project import alert, events, keys, retention, subscription
 
 __all__ = ["project"]
 
@@ -13,4 +13,5 @@ def project(record: Recorded) -> list[Statement]:
         *retention.project(record),
         *keys.project(record),
         *subscription.project(record),
+        *alert.project(record),
     ]

@@ -1,5 +1,6 @@
 """LoomDB's streaming answers, by noun."""
 
+from loomos.loomdb.stream.alert import watch_alerts
 from loomos.loomdb.stream.consume import consume_subscription, settle_deliveries
 from loomos.loomdb.stream.source import Source
 from loomos.loomdb.stream.subscription import subscribe
@@ -13,4 +14,5 @@ __all__ = [
     "settle_deliveries",
     "subscribe",
     "tail_of",
+    "watch_alerts",
 ]
