@@ -1,4 +1,4 @@
-"""Seeded callers of the resource manager: each command has an id, and its answer is written down.
+"""Seeded callers of a service: each command has an id, and its answer is written down.
 
 1. What a caller is not told stays `unknown`; some of it is asked again under the same id.
 2. Which commands come is the seed's choice alone; when they come is the machine's.
@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
@@ -16,7 +16,7 @@ from loom.kit.errors import Failure
 from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
 
-__all__ = ["ACKNOWLEDGED", "REFUSED", "UNKNOWN", "Load", "Outcome"]
+__all__ = ["ACKNOWLEDGED", "REFUSED", "UNKNOWN", "Load", "Outcome", "Registrations", "Script"]
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 UNTOLD = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "INTERNAL")
@@ -35,17 +35,57 @@ class Outcome(NamedTuple):
     code: str = ""
 
 
+class Script(Protocol):
+    """What callers say next, and what they do with an answer."""
+
+    def request(self, chance: random.Random, command_id: str) -> Message:
+        """The next command."""
+        ...
+
+    def heard(self, request: Message, receipt: common_pb2.Receipt) -> None:
+        """A command was acknowledged."""
+        ...
+
+
+class Registrations:
+    """Nodes that register, register again, report health; now and then one that is unknown."""
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+        """Nodes whose registration was acknowledged."""
+
+    def heard(self, request: Message, receipt: common_pb2.Receipt) -> None:
+        """Remember who is there."""
+        if isinstance(request, pb.RegisterNodeRequest):
+            self.nodes.append(request.node_id)
+
+    def request(self, chance: random.Random, command_id: str) -> Message:
+        """The next command."""
+        kind = chance.random()
+        node = chance.choice(self.nodes) if self.nodes else ""
+        if not node or kind < 0.4:
+            return registration("node-local-" + "".join(chance.choices(TOKEN, k=20)), command_id)
+        if kind < 0.85:
+            return registration(node, command_id)
+        if kind < 0.99:
+            gpus = [
+                pb.GpuHealth(gpu_uuid=f"GPU-{node[-20:]}-{index}", xids=[XID_FATAL])
+                for index in (0, 1)
+            ]
+            return pb.ReportNodeHealthRequest(node_id=node, gpus=gpus)
+        return pb.ReportNodeLostRequest(node_id="node-local-" + "a" * 20)
+
+
 @dataclass
 class Load:
     """Callers that go on until they are told to stop, and what they were answered."""
 
     tell: Tell
     seed: int
+    script: Script = field(default_factory=Registrations)
     callers: int = 8
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     requests: dict[str, Message] = field(default_factory=dict)
-    nodes: list[str] = field(default_factory=list)
-    """Nodes whose registration was acknowledged."""
     stopping: bool = False
     answered: int = 0
     """How many commands were acknowledged or refused."""
@@ -79,7 +119,7 @@ class Load:
         while not self.stopping:
             count += 1
             command_id = f"soak-{self.seed:x}-{number}-{count}"
-            self.requests[command_id] = self._request(chance, command_id)
+            self.requests[command_id] = self.script.request(chance, command_id)
             await self._ask(command_id)
             await asyncio.sleep(PAUSE_S * chance.random())
 
@@ -94,25 +134,9 @@ class Load:
             self.outcomes[command_id] = Outcome(REFUSED, code=failure.code)
         else:
             self.outcomes[command_id] = Outcome(ACKNOWLEDGED, receipt)
-            if isinstance(request, pb.RegisterNodeRequest):
-                self.nodes.append(request.node_id)
+            self.script.heard(request, receipt)
         self.answered += 1
         self._news.set()
-
-    def _request(self, chance: random.Random, command_id: str) -> Message:
-        kind = chance.random()
-        node = chance.choice(self.nodes) if self.nodes else ""
-        if not node or kind < 0.4:
-            return registration("node-local-" + "".join(chance.choices(TOKEN, k=20)), command_id)
-        if kind < 0.85:
-            return registration(node, command_id)
-        if kind < 0.99:
-            gpus = [
-                pb.GpuHealth(gpu_uuid=f"GPU-{node[-20:]}-{index}", xids=[XID_FATAL])
-                for index in (0, 1)
-            ]
-            return pb.ReportNodeHealthRequest(node_id=node, gpus=gpus)
-        return pb.ReportNodeLostRequest(node_id="node-local-" + "a" * 20)
 
 
 def registration(node_id: str, hostname: str) -> pb.RegisterNodeRequest:

@@ -7,16 +7,19 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 from google.protobuf.message import Message
 
 from loom.decider import Recorded
 from loom.kit.client import Client
 from loom.kit.config import Settings
+from loom.kit.contract import Service
 from loom.kit.rebuild import positions, rebuild
 from loom.log.judge import Kind
 from loom.log.reader import Judged, Reader
+from loom.log.topics import Bus
 from loom.store import Store
 from loom.v1 import common_pb2
 from loomos.cli.soak.load import Load, Outcome
@@ -25,7 +28,15 @@ from loomos.cli.soak.promises import Witness, broken_promises
 from loomos.embedded.stores import Stores
 from loomos.resource_manager.main import SERVICE
 
-__all__ = ["TOPIC", "Broken", "World"]
+__all__ = [
+    "TOPIC",
+    "Broken",
+    "World",
+    "heal_stores",
+    "instance",
+    "read_partition",
+    "unlike_the_log",
+]
 
 TOPIC = SERVICE.topic
 TELL_SECONDS = 6.0
@@ -53,18 +64,14 @@ class World:
             "LOOMOS_CREDENTIALS": str(stores.home.credentials / SERVICE.name),
         }
         self.settings = Settings.load(SERVICE.name, self.environ)
-        self.instances = [self._instance(number) for number in range(2)]
+        log = self.stores.home.logs
+        self.instances = [
+            instance(SERVICE.name, self.environ, log / f"{SERVICE.name}-{number}.log")
+            for number in range(2)
+        ]
         self.outcomes: dict[str, Outcome] = {}
         self.witness = Witness()
         self.rounds = 0
-
-    def _instance(self, number: int) -> Process:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environ = self.environ | {"LOOMOS_LISTEN": f"127.0.0.1:{port}"}
-        log = self.stores.home.logs / f"{SERVICE.name}-{number}.log"
-        return Process(SERVICE.name, environ, log)
 
     def start(self) -> None:
         """Start both instances; the second waits for the first one's lease."""
@@ -78,11 +85,7 @@ class World:
 
     def heal_stores(self) -> None:
         """Start the stores again that have ended."""
-        for name in ("kafka", "postgres"):
-            process = self.stores.process(name)
-            if process is None or process.poll() is not None:
-                self.stores.relaunch(name)
-        self.stores.wait()
+        heal_stores(self.stores)
 
     def heal(self) -> None:
         """Start again whatever has ended."""
@@ -132,37 +135,71 @@ class World:
 
     async def check(self, store: Store) -> None:
         """Compare the log with what was told, the read model with the log; raises Broken."""
-        records, events = await self.read()
+        records, events = await read_partition(self.settings, TOPIC)
         broken = broken_promises(self.outcomes, events)
         broken += self.witness.sees(TOPIC, 0, records)
-        end = records[-1].offset + 1
-        async with asyncio.timeout(RECOVER_SECONDS):
-            while not all(place.base.offset >= end for place in await positions(store)):  # noqa: ASYNC110
-                await asyncio.sleep(HEAL_SECONDS)
-        compared = await rebuild(SERVICE, self.settings, store)
-        broken += [
-            f"table {one.table} is not what the log says"
-            for one in compared
-            if one.live != one.rebuilt
-        ]
+        ends = {TOPIC: records[-1].offset + 1}
+        broken += await unlike_the_log(SERVICE, self.settings, store, ends, RECOVER_SECONDS)
         if broken:
             raise Broken("\n".join(broken[:20]))
-
-    async def read(self) -> tuple[list[Judged], list[Recorded]]:
-        """The whole partition, judged, and its events."""
-        reader = Reader(self.settings, TOPIC, 0)
-        await reader.start()
-        try:
-            end = await reader.end()
-            found: list[Judged] = []
-            while reader.next_offset < end:
-                found += await reader.batch()
-            valid = [one for one in found if one.verdict.kind == Kind.EVENT]
-            return found, [reader.recorded(one) for one in valid]
-        finally:
-            await reader.stop()
 
     async def _keep_healing(self) -> None:
         while True:
             await asyncio.sleep(HEAL_SECONDS)
             self.heal()
+
+
+def instance(service: str, environ: Mapping[str, str], log: Path) -> Process:
+    """A process of a service on a port of its own; it does not run yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return Process(service, {**environ, "LOOMOS_LISTEN": f"127.0.0.1:{port}"}, log)
+
+
+def heal_stores(stores: Stores) -> None:
+    """Start the stores again that have ended."""
+    for name in ("kafka", "postgres"):
+        process = stores.process(name)
+        if process is None or process.poll() is not None:
+            stores.relaunch(name)
+    stores.wait()
+
+
+async def read_partition(settings: Bus, topic: str) -> tuple[list[Judged], list[Recorded]]:
+    """The whole partition, judged, and its events."""
+    reader = Reader(settings, topic, 0)
+    await reader.start()
+    try:
+        end = await reader.end()
+        found: list[Judged] = []
+        while reader.next_offset < end:
+            found += await reader.batch()
+        valid = [one for one in found if one.verdict.kind == Kind.EVENT]
+        return found, [reader.recorded(one) for one in valid]
+    finally:
+        await reader.stop()
+
+
+async def unlike_the_log(
+    service: Service,
+    settings: Settings,
+    store: Store,
+    ends: Mapping[str, int],
+    seconds: float,
+) -> list[str]:
+    """The tables that a rebuild would make otherwise, once they have reached these offsets.
+
+    TimeoutError where they do not reach them in time.
+    """
+    async with asyncio.timeout(seconds):
+        while not all(
+            place.base.offset >= ends.get(place.topic, 0) for place in await positions(store)
+        ):  # noqa: ASYNC110, E501
+            await asyncio.sleep(HEAL_SECONDS)
+    compared = await rebuild(service, settings, store)
+    return [
+        f"table {service.name}.{one.table} is not what the log says"
+        for one in compared
+        if one.live != one.rebuilt
+    ]

@@ -1,0 +1,191 @@
+"""Faults of what lies on disks: flipped bits in copies, a full disk, stores restored from backups.
+
+1. Bits are flipped in copies: a fault that is planted there must be named, place and kind.
+2. A log that is older than what was read of it stops its readers loudly; given back, they go on.
+"""
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+from loom.kit.rebuild import rebuild
+from loom.log.note import InvalidNote, Verifier
+from loom.log.tiles import DamagedTree
+from loom.log.verify import open_trees, verify_folder
+from loomos.cli.chaos.invariants import READ_MODELS
+from loomos.cli.chaos.world import RECOVER_SECONDS, TOPIC, World, store_of
+from loomos.cli.soak.load import Load
+from loomos.cli.soak.world import heal_stores
+
+__all__ = ["bits_flipped", "database_older", "disk_full", "log_older", "rebuilt_under_load"]
+
+ANSWERS = 15
+FULL_SECONDS = 6.0
+SEGMENT_HEAD_BYTES = 400
+SIGNED_SECONDS = 30.0
+
+
+async def bits_flipped(made: World, load: Load, chance: random.Random) -> str:
+    """One bit of a segment, of a tile and of a checkpoint, each in a copy of its own."""
+    home = made.stores.home.path
+    key = Verifier.parse((home / "credentials" / "loomdb" / "notary.pub").read_text())
+    tree = f"{TOPIC}-0"
+    async with asyncio.timeout(SIGNED_SECONDS):
+        while not (home / "trees" / tree / "checkpoint").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+    told: list[str] = []
+    for kind in ("nothing", "segment", "tile", "checkpoint"):
+        copy = home / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        # The trees first: what is signed is in the log already.
+        shutil.copytree(home / "trees" / tree, copy / "trees" / tree)
+        shutil.copytree(made.stores.broker.folder / "data" / f"{TOPIC}-0", copy / "log" / tree)
+        where = flipped(kind, copy, tree, chance)
+        named = await asyncio.to_thread(found, copy, key)
+        shutil.rmtree(copy)
+        if kind == "nothing":
+            assert not named, f"an untouched copy is said to be damaged: {named}"
+            continue
+        assert named, f"a bit flipped in {where} was not found"
+        told.append(f"{where}: {named[:90]}")
+    return "; ".join(told)
+
+
+def flipped(kind: str, copy: Path, tree: str, chance: random.Random) -> str:
+    """Flip one bit and say where."""
+    match kind:
+        case "segment":
+            path = sorted((copy / "log" / tree).glob("*.log"))[0]
+            # Inside the first records, which were signed long ago.
+            lowest, highest = 0, min(SEGMENT_HEAD_BYTES, path.stat().st_size)
+        case "tile":
+            tiles = [one for one in (copy / "trees" / tree / "tile").rglob("*") if one.is_file()]
+            path = chance.choice(sorted(one for one in tiles if "entries" in one.parts))
+            lowest, highest = 0, path.stat().st_size
+        case "checkpoint":
+            path = copy / "trees" / tree / "checkpoint"
+            lowest, highest = 0, path.stat().st_size - 1
+        case _:
+            return ""
+    content = bytearray(path.read_bytes())
+    at = chance.randrange(lowest, highest)
+    content[at] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    return f"{path.relative_to(copy)} at {at}"
+
+
+def found(copy: Path, key: Verifier) -> str:
+    """What an auditor says of a copy; "" where he finds nothing."""
+    try:
+        reports = [verify_folder(one, copy / "log") for one in open_trees(copy / "trees", key)]
+    except (DamagedTree, InvalidNote, UnicodeDecodeError) as error:
+        return f"{type(error).__name__}: {error}"
+    faults = [fault.text() for report in reports for fault in report.faults]
+    return "; ".join(faults)
+
+
+async def disk_full(made: World, load: Load, chance: random.Random) -> str:
+    """Kafka's disk has no room: nothing is acknowledged until there is room again."""
+    assert made.disk is not None
+    made.healing = False
+    made.disk.fill()
+    try:
+        await asyncio.sleep(FULL_SECONDS)
+        process = made.stores.broker.process
+        assert process is not None
+        ended = process.poll() is not None
+    finally:
+        made.disk.clear()
+        process = made.stores.broker.process
+        if process is not None and process.poll() is None:
+            # A broker whose only disk failed serves no more, whether or not it has ended.
+            process.kill()
+            process.wait()
+        made.healing = True
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return f"full for {FULL_SECONDS:.0f} s; the broker {'ended' if ended else 'refused'}"
+
+
+async def database_older(made: World, load: Load, chance: random.Random) -> str:
+    """Postgres comes back from a backup that is older than the log."""
+    database = made.stores.database
+    backup = database.folder / "backup"
+    shutil.rmtree(backup, ignore_errors=True)
+    made.healing = False
+    database.stop()
+    shutil.copytree(database.data, backup)
+    heal_stores(made.stores)
+    made.healing = True
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    made.healing = False
+    database.stop()
+    shutil.rmtree(database.data)
+    backup.rename(database.data)
+    made.healing = True
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return "read models restored from before the last answers"
+
+
+async def log_older(made: World, load: Load, chance: random.Random) -> str:
+    """Kafka comes back without its newest records: readers stop loudly, and go on with them."""
+    broker = made.stores.broker
+    folder = broker.folder / "data" / f"{TOPIC}-0"
+    old, new = broker.folder / "backup-old", broker.folder / "backup-new"
+    for path in (old, new):
+        shutil.rmtree(path, ignore_errors=True)
+    stop_broker(made)
+    shutil.copytree(folder, old)
+    heal_stores(made.stores)
+    made.healing = True
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    stop_broker(made)
+    for one in made.all:
+        one.kill()
+    shutil.copytree(folder, new)
+    shutil.rmtree(folder)
+    shutil.copytree(old, folder)
+    heal_stores(made.stores)
+    reader = made.of("loomdb")[0]
+    reader.start()
+    try:
+        status = await reader.ended(RECOVER_SECONDS)
+        last = reader.said().strip().splitlines()[-1]
+        assert status != 0, "loomdb ended as if nothing were wrong"
+        assert "LogDiverged" in last, f"loomdb ended without a word of the log: {last[:200]}"
+        assert f"{TOPIC}/0" in last, f"loomdb does not name the partition: {last[:200]}"
+    finally:
+        stop_broker(made)
+        shutil.rmtree(folder)
+        shutil.move(new, folder)
+        shutil.rmtree(old)
+        heal_stores(made.stores)
+        made.healing = True
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return "readers stopped and named the partition; with the records back all went on"
+
+
+def stop_broker(made: World) -> None:
+    """End the broker in order, so that what it has is on the disk; nobody starts it meanwhile."""
+    made.healing = False
+    made.stores.broker.stop()
+
+
+async def rebuilt_under_load(made: World, load: Load, chance: random.Random) -> str:
+    """Read models are rebuilt beside the live ones: once cancelled, then whole, digests equal."""
+    rows = 0
+    for service in READ_MODELS:
+        store = await store_of(made, service.name)
+        settings = made.settings(service.name)
+        try:
+            first = asyncio.ensure_future(rebuild(service, settings, store))
+            await asyncio.sleep(chance.random())
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            for one in await rebuild(service, settings, store):
+                assert one.live == one.rebuilt, f"{service.name}.{one.table} is not the log's fold"
+                rows += one.rows
+        finally:
+            await store.close()
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return f"{rows} rows compared while events came in"

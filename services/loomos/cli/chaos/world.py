@@ -1,0 +1,243 @@
+"""What is broken and healed: two instances of data, one of loomdb and of security, the stores.
+
+1. Services reach Kafka and Postgres through lines of ours, so that a line can be cut; what the
+   harness itself asks goes the same way, except for Postgres.
+2. Whatever has ended is started again, as a supervisor would, unless a fault says otherwise.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from google.protobuf.message import Message
+
+from loom.kit.authority import Authority, write_secret
+from loom.kit.config import Settings
+from loom.store import Store
+from loom.v1 import common_pb2
+from loomos.cli.chaos.appends import ORGANISATIONS, Appends
+from loomos.cli.chaos.disk import Disk, mounted
+from loomos.cli.chaos.line import Line, Mode
+from loomos.cli.chaos.people import People
+from loomos.cli.chaos.readers import Cursor, Durable
+from loomos.cli.soak.load import Load, Outcome
+from loomos.cli.soak.process import Process
+from loomos.cli.soak.world import heal_stores, instance
+from loomos.embedded.enrolment import mint
+from loomos.embedded.home import Home
+from loomos.embedded.kafka import Broker, Ports
+from loomos.embedded.services import ALL
+from loomos.embedded.stores import Stores
+
+__all__ = ["TOPIC", "World", "for_a_while", "store_of", "world"]
+
+TOPIC = "loomos.data"
+HEAL_SECONDS = 0.5
+START_SECONDS = 120.0
+RECOVER_SECONDS = 120.0
+BEFORE, AFTER = 30, 30
+"""Commands that are answered before a fault, and after it."""
+CALLERS = 6
+INSTANCES = ("security", "data", "data", "loomdb")
+
+
+class LinedBroker(Broker):
+    """A broker that tells its clients to come over a line."""
+
+    def __init__(self, folder: Path, logs: Path, ports: Ports, authority: Authority) -> None:
+        super().__init__(folder, logs, ports, authority)
+        self.line: Line | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Where services connect: the line, once there is one."""
+        return super().bootstrap if self.line is None else f"127.0.0.1:{self.line.port}"
+
+    def configure(self) -> None:
+        """As the broker of `loomos up`; of a setting that stands twice, the last one counts."""
+        super().configure()
+        agents = self.ports.agents
+        told = f"advertised.listeners=SERVICES://{self.bootstrap},AGENTS://127.0.0.1:{agents}\n"
+        path = self.folder / "server.properties"
+        write_secret(path, path.read_text() + told)
+
+
+class World:
+    """The processes, and what callers were told since the beginning."""
+
+    def __init__(self, stores: Stores, broker: LinedBroker, disk: Disk | None, seed: int) -> None:
+        self.stores = stores
+        self.seed = seed
+        self.disk = disk
+        self.kafka_line = Line(broker.ports.services, seed)
+        self.postgres_line = Line(stores.database.port, seed)
+        broker.line = self.kafka_line
+        self.healing = True
+        self.script = Appends()
+        self.outcomes: dict[str, Outcome] = {}
+        self.requests: dict[str, Message] = {}
+        self.rounds = 0
+        self.starts = 0
+        self.all: list[Process] = []
+
+    def enter(self) -> None:
+        """Once the stores stand: the processes, and who calls them."""
+        names = [f"{name}-{number}" for number, name in enumerate(INSTANCES)]
+        self.all = [
+            instance(service, self.environ(service), self.stores.home.logs / f"{name}.log")
+            for service, name in zip(INSTANCES, names, strict=True)
+        ]
+        self.people = People(Settings.load("gateway", self.environ("gateway", direct=True)))
+        self.cursor = Cursor(self.people, ORGANISATIONS[0])
+        self.durable = Durable(self.people, ORGANISATIONS[0])
+
+    def environ(self, service: str, direct: bool = False) -> dict[str, str]:
+        """The variables of a process; its Postgres lies behind the line."""
+        folder = self.stores.home.credentials / service
+        found = {
+            "LOOMOS_HOME": str(self.stores.home.path),
+            "LOOMOS_KAFKA": self.stores.bootstrap,
+            "LOOMOS_CREDENTIALS": str(folder),
+        }
+        if not direct:
+            parts = urlsplit((folder / "postgres.dsn").read_text().strip())
+            login = parts.netloc.rpartition("@")[0]
+            lined = parts._replace(netloc=f"{login}@127.0.0.1:{self.postgres_line.port}")
+            found["LOOMOS_POSTGRES"] = urlunsplit(lined)
+        return found
+
+    def settings(self, service: str) -> Settings:
+        """A process's settings, with its Postgres asked directly."""
+        return Settings.load(service, self.environ(service, direct=True))
+
+    def of(self, service: str) -> list[Process]:
+        """The instances of a service."""
+        return [one for one in self.all if one.service == service]
+
+    async def owner(self, service: str) -> Process:
+        """The instance that holds the partition, as its lease says."""
+        address = await self.people.resolve(service, "")
+        return next(
+            (one for one in self.of(service) if one.settings.listen == address),
+            self.of(service)[0],
+        )
+
+    def heal(self) -> None:
+        """Start again whatever has ended."""
+        if not self.healing:
+            return
+        if any(not_running(self.stores, name) for name in ("kafka", "postgres")):
+            heal_stores(self.stores)
+        for one in self.all:
+            if not one.running:
+                self.starts += 1
+                one.start()
+
+    async def keep_healing(self) -> None:
+        """Heal for as long as the run lasts."""
+        while True:
+            self.heal()
+            await asyncio.sleep(HEAL_SECONDS)
+
+    async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:
+        """A command of an appender."""
+        answer = await self.people.tell(request, request.organisation_id, command_id)  # pyright: ignore
+        return answer if isinstance(answer, common_pb2.Receipt) else answer.receipt  # pyright: ignore
+
+    @contextlib.asynccontextmanager
+    async def loaded(self) -> AsyncIterator[Load]:
+        """Appenders at work, before and after whatever is done meanwhile."""
+        self.rounds += 1
+        load = Load(self.tell, self.seed + self.rounds, self.script, CALLERS)
+        async with asyncio.TaskGroup() as tasks:
+            callers = tasks.create_task(load.run())
+            await load.go_on(BEFORE, START_SECONDS)
+            yield load
+            await load.go_on(AFTER, RECOVER_SECONDS)
+            load.stopping = True
+            await callers
+            await load.settle(RECOVER_SECONDS)
+        self.outcomes |= load.outcomes
+        self.requests |= load.requests
+
+    def stop(self) -> None:
+        """Kill all of it and free what it held."""
+        self.healing = False
+        for one in self.all:
+            if one.running:
+                one.signal(signal.SIGCONT)
+                one.kill()
+        for process in (self.stores.broker.process, self.stores.database.process):
+            if process is not None:
+                process.send_signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIterator[World]:
+    """A whole world in a folder, everybody known to everybody; nothing of it is left."""
+    home = Home.open(folder)
+    stores = Stores(home, {})
+    known = stores.broker
+    broker = LinedBroker(known.folder, home.logs, known.ports, stores.authority)
+    stores.broker = broker
+    disk, why = mounted(folder / "kafka.img", broker.folder / "data")
+    if disk is None:
+        say(f"not run: disk full: {why}")
+    made = World(stores, broker, disk, seed)
+    try:
+        stores.launch(say)
+        stores.wait()
+        # Making users and topics runs a loop of its own.
+        await asyncio.to_thread(stores.provision, ALL)
+        made.enter()
+        token = mint(home)
+        made.heal()
+        for one in made.all:
+            if one is not made.of("data")[1]:
+                await one.healthy(START_SECONDS)
+        await made.people.found(token)
+        await made.durable.found()
+        async with asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(work)
+                for work in (made.keep_healing(), made.cursor.run(), made.durable.run())
+            ]
+            try:
+                yield made
+            finally:
+                for task in beside:
+                    task.cancel()
+        await made.people.close()
+    finally:
+        made.stop()
+        stores.stop()
+        for line in (made.kafka_line, made.postgres_line):
+            line.close()
+        if disk is not None:
+            disk.clear()
+            disk.unmount()
+
+
+def not_running(stores: Stores, name: str) -> bool:
+    """True where a store's process has ended."""
+    process = stores.process(name)
+    return process is None or process.poll() is not None
+
+
+async def store_of(made: World, service: str) -> Store:
+    """A service's schema, opened by the harness."""
+    found = Store(made.settings(service).postgres, service.replace("-", "_"), connections_max=2)
+    await found.open()
+    return found
+
+
+async def for_a_while(line: Line, mode: Mode, seconds: float) -> None:
+    """A line as told for so long, and open again."""
+    line.set(mode)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        line.set(Mode.OPEN)
