@@ -224,7 +224,7 @@ def test_a_feed_is_read_by_clients_that_are_not_ours_and_nothing_else_is(streams
     assert told["attributes"]["dataschema"] == f"urn:loomos:{KIND}:1.0.0"
     ids = [one["attributes"]["id"] for one in read]
     assert len(ids) == len(set(ids))
-    assert any(one["attributes"]["type"] == "subscription.created" for one in read)
+    assert any(one["attributes"]["type"] == "feed.enabled" for one in read)
     assert not any(one["attributes"]["type"] == "audit.trail.read" for one in read)
     for topic in ("loomos.scheduler", "loomos.data", "loomos.feed.other"):
         assert outsider(folder, "", "0", topic) == [{"refused": "TOPIC_AUTHORIZATION_FAILED"}]
