@@ -117,6 +117,8 @@ class Reader:
         self._seen: Seen | None = None
         self._suspicious = False
         self._check_at = float("inf")
+        self._at_end_s = 0.0
+        """When a check last found that nothing lies ahead, seconds since 1970."""
         self._bus = bus
         self._cold: Cold | None = None
         self._archived: deque[Archived] = deque()
@@ -294,18 +296,23 @@ class Reader:
         polled_ms = self._consumer.last_poll_timestamp(self._tp)
         if highwater is None or polled_ms is None or self.next_offset < highwater:
             return float("inf")
-        return max(0.0, time.time() - polled_ms / 1000 - FETCH_WAIT_MS / 1000)
+        known_s = max(polled_ms / 1000 + FETCH_WAIT_MS / 1000, self._at_end_s)
+        return max(0.0, time.time() - known_s)
 
     async def _check(self) -> None:
         """Read the last valid record again and compare; go on where the reader stood."""
         self._suspicious = False
         self._check_at = time.monotonic() + CHECK_S
         if self.next_offset > 0:
+            # A check waits for the poll that is on its way, so it counts as a poll itself.
+            asked_s = time.time()
             end = await self.end()
             if end < self.next_offset:
                 raise self._diverged(
                     f"the log ends at {end}, this reader was at {self.next_offset}"
                 )
+            if end == self.next_offset:
+                self._at_end_s = asked_s
         if self._seen is not None or self.base.offset > 0:
             offset = self.base.offset - 1 if self._seen is None else self._seen.offset
             found = await self._record_at(offset)
