@@ -195,9 +195,9 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
         made.enter()
         token = mint(home)
         made.heal()
-        for one in made.all:
-            if one is not made.of("data")[1]:
-                await one.healthy(START_SECONDS)
+        # Of data's two instances one serves and the other waits for its lease.
+        for one in (*made.of("security"), *made.of("loomdb")):
+            await one.healthy(START_SECONDS)
         await made.people.found(token)
         await made.durable.found()
         async with asyncio.TaskGroup() as tasks:
