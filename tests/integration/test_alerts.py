@@ -2,266 +2,30 @@
 
 import asyncio
 import base64
-import contextlib
-import datetime
 import hmac
-import ipaddress
-import json
-import ssl
 import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiosmtpd.smtp import SMTP
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from test_notary_service import Judge, caller, eventually, tell, write
+from test_notary_service import caller, eventually, write
+from tests.alert_world import ACME, certificate, place, relay, world
 
-from loom.kit.call import Call
 from loom.kit.errors import Failure
-from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
 from loom.log.envelope import Origin
 from loom.log.topics import connection
-from loom.v1 import data_pb2, deployment_pb2
+from loom.v1 import deployment_pb2
 from loom.v1 import loomdb_pb2 as pb
-from loomos.data.main import SERVICE as DATA
 from loomos.loomdb import query
-from loomos.loomdb.effect.alert_notify import notify
-from loomos.loomdb.main import SERVICE
 from loomos.loomdb.plugins import outbound
-from loomos.loomdb.stream import tail_of, watch_alerts
+from loomos.loomdb.stream import watch_alerts
+
+__all__ = ["certificate", "place", "relay", "world"]
 
 pytestmark = [pytest.mark.bus, pytest.mark.db]
 KEY = "a-key-of-more-than-sixteen-bytes"
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
-ACME = caller("acme")
-
-
-class Everywhere(Judge):
-    """The services' own view: it is never behind and never moves."""
-
-    class view:
-        version = 1
-
-    def stale(self):
-        return False
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate of its own authority for this machine: the file, and a server's context."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "server.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    authority = tmp_path / "authority.pem"
-    authority.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(file))
-    return authority, context
-
-
-class Place:
-    """An HTTPS server that keeps what it is told, and answers as it was bidden."""
-
-    def __init__(self):
-        self.told = []
-        self.answers = []
-        self.hangs = asyncio.Event()
-        self.port = 0
-
-    async def serve(self, reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            body = await reader.readexactly(int(headers["content-length"]))
-            path = head[0].split()[1]
-            self.told.append((path, headers, body))
-            if path == "/hang":
-                await self.hangs.wait()
-            answer = self.answers.pop(0) if self.answers else b"HTTP/1.1 202 Accepted\r\n"
-            writer.write(answer + b"content-length: 0\r\nconnection: close\r\n\r\n")
-            await writer.drain()
-        writer.close()
-
-    def at(self, path):
-        """What was told there."""
-        return [(headers, json.loads(body)) for where, headers, body in self.told if where == path]
-
-
-@pytest.fixture
-async def place(certificate):
-    made = Place()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=certificate[1])
-    made.port = server.sockets[0].getsockname()[1]
-    yield made
-    made.hangs.set()
-    server.close()
-    await server.wait_closed()
-
-
-class Mailbox:
-    """What the relay took."""
-
-    def __init__(self):
-        self.messages = []
-
-    async def handle_DATA(self, server, session, envelope):
-        self.messages.append((session.ssl is not None, envelope.rcpt_tos, envelope.content))
-        return "250 taken"
-
-
-@pytest.fixture
-async def relay(certificate):
-    box = Mailbox()
-
-    def protocol():
-        return SMTP(box, tls_context=certificate[1], require_starttls=True)
-
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
-    box.port = server.sockets[0].getsockname()[1]
-    yield box
-    server.close()
-    await server.wait_closed()
-
-
-class World:
-    """LoomDB with its loops, and the data service behind its client."""
-
-    def __init__(self, shell, data):
-        self.shell, self.data = shell, data
-        self.deployed = []
-
-    async def client_tell(self, request, *, command_id, **given):
-        """Where a reactor's commands go: to data as it is; to deployment they are noted."""
-        if isinstance(request, deployment_pb2.DeployModelRequest):
-            self.deployed.append((request, command_id, given["causation_id"]))
-            return None
-        call = Call(
-            caller=self.shell.authorizer.service_caller("loomdb"),
-            command_id=command_id,
-            issued_at_us=given["issued_at_us"] or now_us(),
-            correlation_id=given["correlation_id"],
-            causation_id=given["causation_id"],
-            traceparent="",
-            after=(),
-            deadline_s=None,
-        )
-        return await self.data.tell(request, call)
-
-    async def tell(self, request):
-        return await tell(self.shell, request, ACME)
-
-    async def append(self, kind, payload, **more):
-        event = data_pb2.NewEvent(type=kind, payload_json=json.dumps(payload), **more)
-        request = data_pb2.AppendEventRequest(organisation_id="acme", event=event)
-        return (await tell(self.data, request, ACME)).events[0]
-
-    async def alerts(self, **asked):
-        async with self.shell.db() as db:
-            request = pb.ListAlertsRequest(organisation_id="acme", **asked)
-            return list((await query.list_alerts(request, ACME, db)).alerts)
-
-    async def rule(self, name, types, where=(), targets=(), retry=0, cooldown=300, **condition):
-        spec = pb.AlertSpec(
-            name=name,
-            condition=pb.AlertCondition(
-                selection=pb.EventSelection(types=types, where=where),
-                **(condition or {"count_min": 1}),
-            ),
-            severity=pb.ALERT_SEVERITY_CRITICAL,
-            cooldown_seconds=cooldown,
-            targets=targets,
-            action=pb.ALERT_ACTION_RETRY if retry else 0,
-            retries_max=retry,
-        )
-        return await self.tell(pb.CreateAlertRuleRequest(organisation_id="acme", spec=spec))
-
-    async def target(self, name, plugin, address="", secret=""):
-        return await self.tell(
-            pb.CreateNotifyTargetRequest(
-                organisation_id="acme", name=name, plugin=plugin, address=address, secret=secret
-            )
-        )
-
-    async def events(self, prefix):
-        """Events of a type, as the audit index has them."""
-        async with self.shell.db() as db:
-            found = await db.execute(
-                "SELECT * FROM audit_events WHERE type LIKE %s ORDER BY at_us", (f"{prefix}%",)
-            )
-            return await found.fetchall()
-
-
-@contextlib.asynccontextmanager
-async def running(service, settings, loops):
-    made = Shell(service, settings)
-    made.authorizer = Everywhere()
-    made.owner = f"test-{service.name}"
-    await made.store.open()
-    await made.store.prepare(service.schema)
-    tasks = [asyncio.create_task(one) for one in (made.ownership.own(0), *loops(made))]
-    try:
-        serving = asyncio.create_task(made.ownership.serving())
-        done, _ = await asyncio.wait(
-            [serving, *tasks], timeout=30, return_when=asyncio.FIRST_COMPLETED
-        )
-        assert done == {serving}, [task.exception() for task in done]
-        yield made
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await made.client.close()
-        await made.store.close()
-    assert died == []
-
-
-@pytest.fixture
-async def world(fresh_log, fresh_database, settings, place, relay, certificate):
-    environ = {
-        "LOOMOS_ALERT_ALLOW": f"127.0.0.1:{place.port},localhost:{place.port}",
-        "LOOMOS_ALERT_CA": str(certificate[0]),
-        "LOOMOS_SMTP": f"smtp://127.0.0.1:{relay.port}",
-        "LOOMOS_PAGERDUTY_URL": f"https://localhost:{place.port}/pagerduty",
-    }
-    own = settings("loomdb")
-    own.environ.update(environ)
-
-    def loops(shell):
-        tail = tail_of(shell)
-        return (tail.run(), watch_alerts(shell), notify(shell, tail, pause_s=0.02))
-
-    async with (
-        running(DATA, settings("data"), lambda _: ()) as data,
-        running(SERVICE, own, loops) as shell,
-    ):
-        made = World(shell, data)
-        shell.client.tell = made.client_tell
-        yield made
 
 
 async def test_a_production_failure_is_told_and_tried_again(world, place, relay, platform):

@@ -14,21 +14,23 @@ from typing import Any
 
 from loom.kit.authority import write_secret
 from loom.kit.caller import Scope
-from loom.log.feeds import FeedWriter
+from loom.log.envelope import cloudevent
+from loom.log.feeds import RECORD_BYTES_MAX, FeedRecord, FeedWriter
 from loom.log.reader import LogAway
 from loom.log.topics import feed_topic
 from loom.store import Fenced, Store
 from loom.v1 import loomdb_pb2 as pb
+from loom.v1.common_pb2 import Attributes
 from loomos.loomdb import cursor as cursors
+from loomos.loomdb.entry import Entry
 from loomos.loomdb.filter import selection
-from loomos.loomdb.outward import record_of
 from loomos.loomdb.query.place import AWAY
 from loomos.loomdb.query.subscription import feeds_on, progress_name
-from loomos.loomdb.sight import Sight
+from loomos.loomdb.sight import CLASSES, Sight
 from loomos.loomdb.state import PLATFORM
 from loomos.loomdb.stream import Source, tail_of
 
-__all__ = ["keep_feeds"]
+__all__ = ["keep_feeds", "record_of"]
 
 LOOK_S = 1.0
 RETRY_S = 2.0
@@ -123,3 +125,46 @@ async def written(shell: Any, row: dict[str, Any], topic: str) -> None:
             await source.wait(LOOK_S)
     finally:
         await writer.stop()
+
+
+def record_of(entry: Entry) -> FeedRecord:
+    """An event as an outsider reads it."""
+    row = entry.row
+    payload = row["payload"]
+    content = payload["payload"] if entry.users else payload
+    value = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    stream = row["stream"].partition("/")[2] if entry.users else row["stream"]
+    extensions = {
+        "dataclassification": CLASSES[entry.rank],
+        "originincarnation": str(row["incarnation"]),
+        "originoffset": str(entry.offset),
+        "originpartition": str(entry.place[1]),
+        "origintopic": entry.place[0],
+        "partitionkey": stream,
+    }
+    if entry.users:
+        extensions["eventid"] = payload["event_id"]
+    if entry.project:
+        extensions["project"] = entry.project
+    if len(value) > RECORD_BYTES_MAX:
+        # Too large for a topic's record: where it can be had stands in its place.
+        path = f"/api/v1/organisations/{entry.organisation}/audit/events/{row['event_id']}"
+        value, extensions["dataref"] = b"", path
+    said = Attributes(
+        id=row["event_id"],
+        type=entry.type,
+        schema_version=1,
+        subject=stream,
+        sequence=row["version"],
+        time_us=row["at_us"],
+        source=f"/{entry.place[0].replace('.', '/')}",
+        authid=row["actor"],
+        commandid=row["command_id"],
+        correlationid=row["correlation_id"],
+        causationid=row["causation_id"],
+        extensions=extensions,
+    )
+    attributes = cloudevent(said)
+    if entry.users:
+        attributes["dataschema"] = f"urn:loomos:{entry.type}:{payload['schema_version']}"
+    return FeedRecord(stream.encode(), value, attributes)

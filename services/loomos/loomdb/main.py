@@ -11,9 +11,9 @@ from loomos.loomdb import door, query, stream
 from loomos.loomdb.archiver import archive
 from loomos.loomdb.decide import decide, resource
 from loomos.loomdb.effect import effect
-from loomos.loomdb.effect.alert_notify import notify
 from loomos.loomdb.evolve import evolve
 from loomos.loomdb.feed import keep_feeds
+from loomos.loomdb.notifying import notify
 from loomos.loomdb.project import project
 from loomos.loomdb.rotation import rotate_old
 from loomos.loomdb.seal import notarise

@@ -8,14 +8,16 @@ import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from google.protobuf.json_format import MessageToDict
+
 from loom.decider import Command, Recorded
 from loom.kit.errors import Failure
-from loom.log.feeds import FeedWriter
+from loom.log.envelope import cloudevent
+from loom.log.feeds import FeedRecord, FeedWriter
 from loom.log.reader import LogAway
 from loom.v1 import data_pb2, deployment_pb2
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.entry import Entry
-from loomos.loomdb.outward import record_of
+from loom.v1.common_pb2 import Attributes
 
 __all__ = ["effect", "stop"]
 
@@ -81,10 +83,30 @@ async def copy(record: Recorded, shell: Any) -> None:
                 writer = FeedWriter(shell.settings)
                 await writer.start()
                 WRITERS[shell] = writer
-        entry = Entry.of_record(record, record.shard, "")
-        await writer.write(TOPIC, [record_of(entry)])
+        await writer.write(TOPIC, [cloudevent_of(record)])
     except LogAway as error:
         raise Failure("UNAVAILABLE", str(error)) from error
+
+
+def cloudevent_of(record: Recorded) -> FeedRecord:
+    """An alert's event as a CloudEvent with its content as JSON."""
+    content = MessageToDict(record.event, preserving_proto_field_name=True)
+    said = Attributes(
+        id=record.id,
+        type=record.type,
+        schema_version=1,
+        subject=record.stream,
+        sequence=record.version,
+        time_us=record.at_us,
+        source="/loomos/loomdb",
+        authid=record.actor,
+        commandid=record.command_id,
+        correlationid=record.correlation_id,
+        causationid=record.causation_id,
+        extensions={"partitionkey": record.stream, "organisation": record.shard},
+    )
+    value = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return FeedRecord(record.stream.encode(), value.encode(), cloudevent(said))
 
 
 async def stop(shell: Any) -> None:

@@ -116,7 +116,8 @@ class Guarded(httpcore.AsyncNetworkBackend):
 
     def __init__(self, free: bool) -> None:
         self._free = free
-        self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        # Typed loosely: its stub is a stand-in for where anyio is missing.
+        self._inner: Any = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
