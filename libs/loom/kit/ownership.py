@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from loom.decider import Position
 from loom.kit.commander import Commander
 from loom.kit.projector import Projector
 from loom.kit.reactor import Reactor
@@ -34,6 +35,17 @@ class Ownership:
         partition = partition_of(shard, self._shell.settings.partitions)
         commander = self.commanders.get(partition)
         return commander if commander is not None and commander.serving.is_set() else None
+
+    async def projected(self, shard: str, timeout_s: float) -> bool:
+        """Wait until the read model holds all that was confirmed here of a shard; False if not."""
+        commander = self.commander_of(shard)
+        if commander is None or commander.writer is None:
+            return False
+        partition = commander.partition
+        projector = self.projectors.get((self._shell.service.topic, partition))
+        base = commander.writer.reader.base
+        last = Position(self._shell.service.topic, partition, base.offset - 1, base.incarnation)
+        return projector is not None and await projector.reached(last, timeout_s)
 
     async def own(self, partition: int) -> None:
         """Hold the partition's lease whenever nobody else does, and run its loops meanwhile."""

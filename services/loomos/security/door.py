@@ -30,7 +30,7 @@ from loomos.security.decide.key import KEY_REFUSED, LOGIN_REFUSED
 __all__ = ["answer", "prepare"]
 
 REFUSAL_GRID_SECONDS = 1.0
-LOOK_AGAIN_SECONDS = 0.25
+PROJECTED_SECONDS = 5.0
 NO_ACCOUNT: dict[str, Any] = {
     "status": pb.USER_STATUS_UNSPECIFIED,
     "password_hash": None,
@@ -156,14 +156,10 @@ async def prepare_login(command: pb.LoginRequest, shell: Any) -> pb.LoginRequest
     """Whose password fitted; counts a failure where one did not."""
     started = time.monotonic()
     command.user_name_index = await indexed(command, shell)
+    # The account, its new password or its reinstatement may be on the way to the table.
+    await shell.ownership.projected(command.organisation_id, PROJECTED_SECONDS)
     row = await account(command, shell)
     fitted = await fits(command, row, shell)
-    if not (fitted and is_open(row)):
-        # The account, its new password or its reinstatement may be on the way to the table.
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        before, row = row, await account(command, shell)
-        if row["password_version"] != before["password_version"]:
-            fitted = await fits(command, row, shell)
     if fitted and is_open(row):
         command.user_id = row["user_id"]
         command.verified_version = row["password_version"]
