@@ -42,6 +42,7 @@ WINDOWS_PREFIX = "loomos-telemetry-"
 TOPIC, GROUP = 2, 3
 ANY, LITERAL, PREFIXED = 1, 3, 4
 ALL, READ, WRITE, DELETE = 2, 3, 4, 6
+DESCRIBE_CONFIGS = 10
 ALLOW = 3
 SCRAM_SHA_512 = 2
 ITERATIONS = 4096
@@ -79,6 +80,8 @@ def rules(readers: Iterable[str], feeds: Collection[str] = ()) -> set[Rule]:
         *(allow(user, TOPIC, "loomos.", PREFIXED, READ) for user in readers),
         # Kafka has no narrower right for forgetting what is archived.
         *(allow("loomdb", TOPIC, topic.name, LITERAL, DELETE) for topic in TOPICS if topic.judged),
+        # It tells appenders how many copies their events have.
+        allow("data", TOPIC, "loomos.data", LITERAL, DESCRIBE_CONFIGS),
         allow("loomdb", TOPIC, FEED_PREFIX, PREFIXED, WRITE),
         *(allow(f"feed.{one}", TOPIC, f"{FEED_PREFIX}{one}", LITERAL, READ) for one in feeds),
         # No organisation's name has a dot: no other's groups begin so.

@@ -10,9 +10,11 @@ from typer.exceptions import TyperException
 from loom.kit.config import InvalidSetting
 from loomos.cli import (
     admin,
+    alerts,
     archive,
     audit,
     bench,
+    chaos,
     costs,
     diff,
     docs,
@@ -63,6 +65,7 @@ costs.add_to(app)
 replay.add_to(app)
 diff.add_to(app)
 soak.add_to(app)
+app.add_typer(chaos.app, name="chaos")
 app.add_typer(quotas.quota, name="quota")
 app.add_typer(keys.key, name="key")
 letters.add_to(app)
@@ -75,6 +78,7 @@ app.add_typer(retention.hold, name="hold")
 app.add_typer(report.app, name="report")
 app.add_typer(witness.app, name="witness")
 app.add_typer(events.app, name="events")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(docs.app, name="docs")
 app.add_typer(bench.app, name="bench")
 app.add_typer(subscriptions.app, name="subscriptions")

@@ -11,12 +11,15 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
 
 from loom.decider import Context, Rejected
 from loom.kit.caller import Caller
 from loom.kit.errors import Failure
+from loom.log.copies import CopiesOf, CopiesUnknown
+from loom.log.topics import partition_of
 from loom.v1 import common_pb2
 from loom.v1 import data_pb2 as pb
 from loomos.data import query
@@ -30,6 +33,8 @@ __all__ = ["answer", "prepare"]
 
 PLACES_SECONDS_MAX = 5.0
 BEGAN: ContextVar[float] = ContextVar("began")
+ASKED: "WeakKeyDictionary[Shell, dict[int, CopiesOf]]" = WeakKeyDictionary()
+"""Partition → who knows its copies, for each process's shell."""
 
 
 async def prepare(command: Message, caller: Caller, shell: "Shell") -> Message:
@@ -43,7 +48,26 @@ async def prepare(command: Message, caller: Caller, shell: "Shell") -> Message:
             command.old.extend(await forgotten(command.organisation_id, ids - {""}, shell))
             for event in events:
                 event.digest = digest_of(event, command.organisation_id, shell)
+    match command:
+        case pb.AppendEventRequest() | pb.AppendEventsRequest():
+            command.ClearField("copies")
+            if command.consistency in (pb.CONSISTENCY_QUORUM, pb.CONSISTENCY_ALL):
+                command.copies.CopyFrom(await copies(command.organisation_id, shell))
     return command
+
+
+async def copies(organisation_id: str, shell: "Shell") -> pb.LogCopies:
+    """How many brokers hold the organisation's partition now; Failure while they do not say."""
+    partition = partition_of(organisation_id, shell.settings.partitions)
+    of_shell = ASKED.setdefault(shell, {})
+    asked = of_shell.setdefault(partition, CopiesOf(shell.settings, shell.service.topic, partition))
+    try:
+        found = await asked.now()
+    except CopiesUnknown as error:
+        raise Failure(
+            "UNAVAILABLE", "the cluster does not say how many copies it keeps: retry"
+        ) from error
+    return pb.LogCopies(replicas=found.replicas, in_sync=found.in_sync, min_insync=found.min_insync)
 
 
 def digest_of(event: pb.NewEvent, organisation_id: str, shell: "Shell") -> bytes:

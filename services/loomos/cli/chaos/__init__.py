@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -67,6 +68,8 @@ def begin(story: Story, seed: int, minutes: int, kind: str, only: list[str]) -> 
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     seed = seed or random.SystemRandom().randrange(1, 2**31)
+    # A run that is told to end takes its processes and its mounts with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="loomos-chaos-"))
     story.tell("begin", seed=seed, minutes=minutes, folder=str(folder))
     try:

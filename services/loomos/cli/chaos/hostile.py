@@ -47,7 +47,7 @@ async def forged_records(made: World, load: Load, chance: random.Random) -> str:
     written = [
         (b"acme", bytes(chance.randrange(256) for _ in range(200)), []),
         (b"acme", b"", [("ce", b"\xff" * 40)]),
-        (None, None, []),
+        (None, b"", []),
         (old.key, old.value, list(old.headers)),
         (last.key, last.value, list(last.headers)),
         (last.key, last.value, changed),

@@ -5,6 +5,7 @@ from google.protobuf.message import Message
 from loom.decider import Code, Context, Rejected, Resource
 from loom.v1 import common_pb2
 from loom.v1 import data_pb2 as pb
+from loomos.data.decide import copies
 from loomos.data.decide.batch import process, submit
 from loomos.data.decide.event import append, append_all, expect
 from loomos.data.decide.schema import deprecate, register
@@ -33,8 +34,10 @@ def decide(command: Message, state: State, context: Context) -> list[Message]:
     """The events that a command causes; raises Rejected."""
     match command:
         case pb.AppendEventRequest():
+            copies.check(command.consistency, command.copies)
             return [*append(command, state, context)]
         case pb.AppendEventsRequest():
+            copies.check(command.consistency, command.copies)
             for index, one in enumerate(command.expected):
                 expect(state, one.stream, one.version, f"expected[{index}].version")
             fields = [f"events[{index}]" for index in range(len(command.events))]
