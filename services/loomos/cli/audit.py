@@ -22,6 +22,7 @@ from loom.kit.config import InvalidSetting, Settings
 from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
+from loomos.cli import sql
 from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Refused
 from loomos.cli.show import UNSEEN
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="What happened, why, and the proof of it.", no_args_is_help=True)
+sql.add_to(app)
 out = Console(soft_wrap=True, highlight=False, width=UNSEEN)
 
 Key = Annotated[str, typer.Option("--key", help="Public key of the notary: a file or its one line")]

@@ -21,12 +21,14 @@ from urllib.parse import unquote, urlsplit
 from loom.kit.authority import write_secret
 from loomos.embedded.process import Unusable, kill_inside, spawn, stop, wait_until
 
-__all__ = ["Postgres", "dsn", "provision", "role"]
+__all__ = ["AUDITOR", "Postgres", "dsn", "provision", "role"]
 
 DATABASE = "loomos"
 ADMIN = "postgres"
 SERVICES = "loomos_services"
 """The role that all services are members of; it owns nothing and cannot log in."""
+AUDITOR = "loomos_auditor"
+"""In which auditors ask in SQL."""
 VERSION = 18
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -170,13 +172,14 @@ def dsn(user: str, password: str, host: str, port: int, database: str = DATABASE
     return f"postgresql://{user}:{password}@{host}:{port}/{database}"
 
 
-def provision(admin_dsn: str, passwords: Mapping[str, str]) -> None:
-    """Bring database, schemas and roles to where these services need them."""
+def provision(admin_dsn: str, passwords: Mapping[str, str], auditor: str = "") -> None:
+    """Bring database, schemas and roles to where these services, and auditors, need them."""
     standing = psql(admin_dsn, "SELECT datname FROM pg_database")
     if DATABASE not in standing.split():
         psql(admin_dsn, f"CREATE DATABASE {DATABASE}")
     head, _, _ = admin_dsn.rpartition("/")
-    psql(f"{head}/{DATABASE}", "".join(statements(passwords)))
+    more = auditors_role(auditor) if auditor else []
+    psql(f"{head}/{DATABASE}", "".join([*statements(passwords), *more]))
 
 
 def statements(passwords: Mapping[str, str]) -> list[str]:
@@ -203,6 +206,29 @@ def statements(passwords: Mapping[str, str]) -> list[str]:
             f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {SERVICES};\n",
         ]
     return lines
+
+
+def auditors_role(password: str) -> list[str]:
+    """The SQL of the role in which auditors ask: it reads what it is granted and locks nothing."""
+    if not password.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("the auditors' password must be a URL-safe token")
+    return [
+        create_role(AUDITOR),
+        f"ALTER ROLE {AUDITOR} LOGIN PASSWORD '{password}' CONNECTION LIMIT 8;\n",
+        f"ALTER ROLE {AUDITOR} SET default_transaction_read_only = on;\n",
+        f"ALTER ROLE {AUDITOR} SET statement_timeout = '10s';\n",
+        f"ALTER ROLE {AUDITOR} SET idle_in_transaction_session_timeout = '30s';\n",
+        f"GRANT CONNECT ON DATABASE {DATABASE} TO {AUDITOR};\n",
+        # A server that is not ours may not let us: then the time limit alone keeps them apart.
+        f"""DO $$ DECLARE one regprocedure; BEGIN
+  ALTER ROLE {AUDITOR} SET temp_file_limit = '256MB';
+  FOR one IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+    AND (proname LIKE 'pg%advisory%' OR proname LIKE 'lo\\_%' OR proname = 'pg_notify') LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {SERVICES}', one);
+  END LOOP;
+EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;\n""",  # noqa: S608 - names of ours
+    ]
 
 
 def create_role(name: str) -> str:

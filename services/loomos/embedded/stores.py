@@ -28,6 +28,7 @@ from loomos.embedded.process import Unusable, mark, stop_marked
 
 __all__ = ["Administrator", "Stores", "stop_left"]
 
+AUDITORS_DSN = "auditor.dsn"
 PORTS = ["kafka", "kafka-agents", "kafka-controller", "postgres"]
 ACCESS_SECONDS = 60.0
 LEFT_SECONDS = 20.0
@@ -185,21 +186,20 @@ class Stores:
         if self.key_provider == "file":
             found_keys(self.home.keys / "kek")
         roles = {service: self.database_password(service) for service in services}
-        postgres.provision(self.admin_dsn(), roles)
+        auditor = self.password_in("loomdb", AUDITORS_DSN)
+        postgres.provision(self.admin_dsn(), roles, auditor)
         target = urlsplit(self.admin_dsn())
+        host, port = target.hostname or "127.0.0.1", target.port or 5432
         users: dict[str, str] = {}
         for service in services:
             folder = self.home.credentials / service
             self.authority.renew_if_due(folder, "service", service)
             users[service] = kafka_password(folder / "kafka.user")
             write_secret(folder / "kafka.user", f"{service}\n{users[service]}\n")
-            text = postgres.dsn(
-                postgres.role(service),
-                roles[service],
-                target.hostname or "127.0.0.1",
-                target.port or 5432,
-            )
+            text = postgres.dsn(postgres.role(service), roles[service], host, port)
             write_secret(folder / "postgres.dsn", text + "\n")
+        text = postgres.dsn(postgres.AUDITOR, auditor, host, port)
+        write_secret(self.home.credentials / "loomdb" / AUDITORS_DSN, text + "\n")
         asyncio.run(self.provision_kafka(users))
         self.feeds = Feeds(self.home, self.authority, tuple(users))
 
@@ -224,7 +224,11 @@ class Stores:
 
     def database_password(self, service: str) -> str:
         """The password of the service's role: the one it has, else a new one."""
-        path = self.home.credentials / service / "postgres.dsn"
+        return self.password_in(service, "postgres.dsn")
+
+    def password_in(self, service: str, name: str) -> str:
+        """The password in one of a service's files, else a new one."""
+        path = self.home.credentials / service / name
         if path.exists():
             return urlsplit(path.read_text().strip()).password or secrets.token_urlsafe(32)
         return secrets.token_urlsafe(32)

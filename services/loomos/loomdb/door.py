@@ -11,9 +11,10 @@ from loom.kit.call import Headers
 from loom.log.topics import DECIDING
 from loom.v1 import loomdb_pb2 as pb
 from loom.v1 import travel_pb2
-from loomos.loomdb import beginning, proving, query, reporting, reveal
+from loomos.loomdb import beginning, proving, query, reporting, reveal, sealed_target
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.seal import trees_of
+from loomos.loomdb.upcast import lifted
 
 __all__ = ["answer", "prepare"]
 
@@ -32,6 +33,10 @@ async def prepare(command: Message, caller: Caller, shell: Any) -> Message:
             command.key_id = newest
         case pb.CreateSubscriptionRequest():
             command.begins_at = await beginning.of_subscription(command, caller, shell)
+        case pb.CreateAlertRuleRequest():
+            command.begins_at = await beginning.of_now(shell)
+        case pb.CreateNotifyTargetRequest():
+            return await sealed_target.sealed(command, caller, shell)
         case pb.EnableFeedRequest():
             command.begins_at = await beginning.of_feed(command, shell)
         case (
@@ -54,7 +59,17 @@ async def answer(command: Message, receipt: Message, caller: Caller, shell: Any)
             | pb.ReportSubjectRequest()
         ):
             return await reporting.answered(command, receipt, shell)
-    return await reveal.revealed(await looked_up(command, caller, shell), caller, shell)
+    found = await reveal.revealed(await looked_up(command, caller, shell), caller, shell)
+    match command:
+        case (
+            pb.GetEventRequest(upcast=True)
+            | pb.ListEventsRequest(upcast=True)
+            | pb.SearchEventsRequest(upcast=True)
+        ):
+            action = command.DESCRIPTOR.name.removesuffix("Request")
+            async with shell.past(command.as_of, caller, action) as db:
+                await lifted(reveal.events_in(found), db)
+    return found
 
 
 async def looked_up(command: Message, caller: Caller, shell: Any) -> Message:
@@ -77,6 +92,8 @@ async def looked_up(command: Message, caller: Caller, shell: Any) -> Message:
             return await proving.records_of(command, caller, shell, trees)
         case pb.CompareMomentsRequest():
             return await compared(command, caller, shell)
+        case pb.RunAuditSqlRequest():
+            return await query.run_audit_sql(command, caller, shell)
     action = command.DESCRIPTOR.name.removesuffix("Request")
     async with shell.past(getattr(command, "as_of", ""), caller, action) as db:
         about_keys = await reveal.answered(command, db, shell)
@@ -91,6 +108,10 @@ async def looked_up(command: Message, caller: Caller, shell: Any) -> Message:
                 return await query.get_story(command, caller, db)
             case pb.WalkCausesRequest():
                 return await query.walk_causes(command, caller, db)
+            case pb.SearchEventsRequest():
+                return await query.search_events(command, caller, db)
+            case pb.AnalyzeEventsRequest():
+                return await query.analyze_events(command, caller, db)
             case pb.GetLogRetentionRequest():
                 return await query.get_log_retention(command, caller, db)
             case pb.ListArchiveRequest():

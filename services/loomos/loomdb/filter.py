@@ -9,6 +9,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ __all__ = [
     "ROOTS",
     "Document",
     "Selection",
+    "check_path",
     "checked",
     "condition_of",
     "document",
@@ -81,7 +83,7 @@ ORDERED = {
     pb.FILTER_OPERATOR_GREATER: lambda found, wanted: found > wanted,
     pb.FILTER_OPERATOR_GREATER_OR_EQUAL: lambda found, wanted: found >= wanted,
 }
-NUMBER = re.compile(r"-?[0-9]{1,24}([.][0-9]{1,24})?")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 
 Document = Mapping[str, Any]
 """An event as conditions see it; `document` makes it."""
@@ -163,11 +165,13 @@ def value_of(value: Any) -> Value:
     """A text, number or truth value as the contract carries it; raises Rejected."""
     if isinstance(value, bool):
         return Value(bool_value=value)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return Value(number_value=value)
-    if isinstance(value, str):
+    if isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value):
         return Value(string_value=value)
-    raise refused("where", f"{str(value)[:80]!r} is no text, number or truth value")
+    # A number of thousands of digits has no text in Python: its kind must do.
+    told = type(value).__name__ if isinstance(value, int) else ascii(value)[:80]
+    raise refused("where", f"{told}: want a text, a truth value, or a number up to 1.7e308")
 
 
 def checked(tree: pb.Filter) -> pb.Filter:
@@ -194,12 +198,7 @@ def checked(tree: pb.Filter) -> pb.Filter:
 def check_condition(condition: pb.FilterCondition) -> None:
     """Raise Rejected for a condition that means nothing."""
     path, operator, values = condition.path, condition.operator, condition.values
-    root, _, rest = path.partition(".")
-    if not re.fullmatch(PATH, path) or root not in ROOTS:
-        raise refused("path", f"no path {path[:80]!r}: begin with one of {', '.join(ROOTS)}")
-    if (root in PLAIN) == bool(rest):
-        told = "has no parts" if rest else f"stands for many values: say {root}.NAME"
-        raise refused("path", f"{path[:80]!r}: {root} {told}")
+    root = check_path(path, "path")
     if operator == pb.FILTER_OPERATOR_UNSPECIFIED:
         raise refused("operator", f"{path}: say which operator")
     wanted = {pb.FILTER_OPERATOR_EXISTS: (0, 0), pb.FILTER_OPERATOR_IN: (1, VALUES_MAX)}
@@ -216,6 +215,17 @@ def check_condition(condition: pb.FilterCondition) -> None:
     ranked = root == "priority" and operator in ORDERED
     if ranked and values[0].string_value not in PRIORITIES:
         raise refused("values", f"priority: want one of {', '.join(PRIORITIES)}")
+
+
+def check_path(path: str, field: str) -> str:
+    """What a path begins with; raise Rejected where it leads nowhere."""
+    root, _, rest = path.partition(".")
+    if not re.fullmatch(PATH, path) or root not in ROOTS:
+        raise refused(field, f"no path {path[:80]!r}: begin with one of {', '.join(ROOTS)}")
+    if (root in PLAIN) == bool(rest):
+        told = "has no parts" if rest else f"stands for many values: say {root}.NAME"
+        raise refused(field, f"{path[:80]!r}: {root} {told}")
+    return root
 
 
 def refused(field: str, message: str) -> Rejected:
@@ -327,7 +337,7 @@ def comparable(found: Any, wanted: Any) -> tuple[Any, Any] | None:
             return found, wanted
         # JSON of a contract carries 64-bit integers as text.
         if isinstance(found, str) and NUMBER.fullmatch(found):
-            return float(found) if "." in found else int(found), wanted
+            return int(found), wanted
     return None
 
 

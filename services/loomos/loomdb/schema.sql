@@ -1,13 +1,14 @@
--- The audit index. `payload` is json, not jsonb: it must take whatever a valid event says.
+-- The audit index. `payload` is json, not jsonb: it must take whatever a valid event says. What
+-- conditions are asked of stands in `search`, where Postgres can look into it (ADR 0025).
 CREATE TABLE audit_events (
   topic text NOT NULL,
   partition int NOT NULL,
   record_offset bigint NOT NULL,
   incarnation int NOT NULL,
   event_id text NOT NULL,
-  type text NOT NULL,
+  type text COLLATE "C" NOT NULL,
   at_us bigint NOT NULL,
-  actor text NOT NULL,
+  actor text COLLATE "C" NOT NULL,
   stream text NOT NULL,
   version bigint NOT NULL,
   shard text NOT NULL,
@@ -18,6 +19,7 @@ CREATE TABLE audit_events (
   correlation_id text NOT NULL,
   causation_id text NOT NULL,
   payload json NOT NULL,
+  search jsonb NOT NULL,
   PRIMARY KEY (topic, partition, record_offset)
 );
 CREATE INDEX ON audit_events (event_id);
@@ -25,8 +27,75 @@ CREATE INDEX ON audit_events (correlation_id);
 CREATE INDEX ON audit_events (causation_id);
 CREATE INDEX ON audit_events (stream, version);
 CREATE INDEX ON audit_events (actor, at_us);
-CREATE INDEX ON audit_events (type text_pattern_ops, at_us);
+CREATE INDEX ON audit_events (type, at_us);
 CREATE INDEX ON audit_events (at_us, topic, partition, record_offset);
+CREATE INDEX ON audit_events (organisation_id, at_us, topic, partition, record_offset);
+CREATE INDEX ON audit_events USING gin (search jsonb_path_ops);
+
+-- What auditors may read in SQL. Which organisation a connection sees is written beside its process
+-- id, where their role can neither read nor write it; views are barriers, so no function of theirs
+-- meets a row that is not theirs.
+CREATE SCHEMA IF NOT EXISTS loomdb_auditor;
+CREATE TABLE IF NOT EXISTS loomdb_auditor.readers (
+  pid int PRIMARY KEY,
+  organisation_id text NOT NULL
+);
+CREATE VIEW events WITH (security_barrier) AS
+  SELECT event_id, type, at_us, to_timestamp(at_us / 1e6) AS at, actor, stream, version,
+    organisation_id, project_id, command_id, correlation_id, causation_id, topic, partition,
+    record_offset, incarnation, payload, search -> 'tags' AS tags, search ->> 'priority' AS priority,
+    search ->> 'classification' AS classification, search -> 'context' AS context,
+    search -> 'security' AS security, search -> 'payload' AS data
+  FROM audit_events WHERE organisation_id =
+    (SELECT r.organisation_id FROM loomdb_auditor.readers r WHERE r.pid = pg_backend_pid())
+  UNION ALL
+  SELECT event_id, type, at_us, to_timestamp(at_us / 1e6) AS at, actor, stream, version,
+    organisation_id, project_id, command_id, correlation_id, causation_id, topic, partition,
+    record_offset, incarnation, payload, search -> 'tags' AS tags, search ->> 'priority' AS priority,
+    search ->> 'classification' AS classification, search -> 'context' AS context,
+    search -> 'security' AS security, search -> 'payload' AS data
+  FROM audit_events WHERE 'platform' =
+    (SELECT r.organisation_id FROM loomdb_auditor.readers r WHERE r.pid = pg_backend_pid());
+CREATE VIEW stories WITH (security_barrier) AS
+  SELECT correlation_id, count(*) AS events, min(at) AS began, max(at) AS ended,
+    count(DISTINCT actor) AS actors
+  FROM events GROUP BY correlation_id;
+CREATE VIEW commands WITH (security_barrier) AS
+  SELECT command_id, min(actor) AS actor, min(at) AS at, count(*) AS events,
+    bool_or(type = 'command.refused') AS refused
+  FROM events GROUP BY command_id;
+-- Opens a cursor: what is not one statement that gives rows has none. STABLE: what would write is
+-- refused in it. A last NULL says that the bytes ran out.
+CREATE FUNCTION audit_sql(question text, rows_max int, bytes_max int) RETURNS SETOF text
+LANGUAGE plpgsql STABLE AS $audit$
+DECLARE
+  answer refcursor;
+  one record;
+  told text;
+  used bigint := 0;
+  taken int := 0;
+BEGIN
+  OPEN answer NO SCROLL FOR EXECUTE question;
+  WHILE taken < rows_max LOOP
+    FETCH answer INTO one;
+    EXIT WHEN NOT FOUND;
+    told := row_to_json(one)::text;
+    used := used + octet_length(told);
+    IF used > bytes_max THEN
+      RETURN NEXT NULL;
+      EXIT;
+    END IF;
+    RETURN NEXT told;
+    taken := taken + 1;
+  END LOOP;
+  CLOSE answer;
+END $audit$;
+DO $grants$ BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'loomos_auditor') THEN
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO loomos_auditor', current_schema());
+    GRANT SELECT ON events, stories, commands TO loomos_auditor;
+  END IF;
+END $grants$;
 
 -- How long events are kept, and what is held.
 CREATE TABLE retention_rules (
@@ -114,3 +183,61 @@ CREATE TABLE feeds (
   begins_at text NOT NULL,
   enabled_at_us bigint NOT NULL
 );
+
+-- Alert rules, places, alerts, and who is to be told. How far a rule has read stands in `positions`.
+CREATE TABLE alert_rules (
+  rule_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  name text NOT NULL,
+  spec bytea NOT NULL,
+  owner text NOT NULL,
+  begins_at text NOT NULL,
+  created_at_us bigint NOT NULL,
+  created_event_id text NOT NULL,
+  version bigint NOT NULL
+);
+CREATE INDEX ON alert_rules (organisation_id, name);
+CREATE TABLE notify_targets (
+  target_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  name text NOT NULL,
+  plugin text NOT NULL,
+  sealed text NOT NULL,
+  hint text NOT NULL
+);
+CREATE INDEX ON notify_targets (organisation_id, name);
+CREATE TABLE alerts (
+  alert_id text PRIMARY KEY,
+  organisation_id text NOT NULL,
+  rule_id text NOT NULL,
+  grouped text NOT NULL,
+  owner text NOT NULL,
+  status int NOT NULL,
+  raised bytea NOT NULL,
+  event_id text NOT NULL,
+  cause_id text NOT NULL,
+  cause_at_us bigint NOT NULL,
+  raised_at_us bigint NOT NULL,
+  suppressed bigint NOT NULL DEFAULT 0,
+  counted_to_us bigint NOT NULL,
+  acknowledged_by text NOT NULL DEFAULT '',
+  resolved_by text NOT NULL DEFAULT '',
+  reason text NOT NULL DEFAULT ''
+);
+CREATE INDEX ON alerts (organisation_id, raised_at_us);
+CREATE INDEX ON alerts (rule_id, raised_at_us);
+CREATE TABLE notifications (
+  event_id text NOT NULL,
+  target_id text NOT NULL,
+  alert_id text NOT NULL,
+  organisation_id text NOT NULL,
+  kind text NOT NULL,
+  at_us bigint NOT NULL,
+  position bigint NOT NULL,
+  status text NOT NULL DEFAULT 'pending',
+  attempts int NOT NULL DEFAULT 0,
+  reason text NOT NULL DEFAULT '',
+  PRIMARY KEY (event_id, target_id)
+);
+CREATE INDEX ON notifications (alert_id);
+CREATE INDEX ON notifications (target_id, position) WHERE status = 'pending';

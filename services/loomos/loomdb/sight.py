@@ -6,19 +6,16 @@
    while that view is behind nothing is known, and nothing is shown.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from loom.kit.authorize import Authorizer
 from loom.kit.caller import Scope
+from loomos.loomdb.ranks import CLASSES, OPEN, rank_of, users_rank
 from loomos.loomdb.state import PLATFORM
 
 __all__ = ["CLASSES", "Rights", "Seeing", "Sight", "rank_of", "users_rank"]
 
 TRAIL, EVENTS = "ListEvents", "Subscribe"
-CLASSES = ("public", "internal", "confidential", "restricted")
-OPEN = CLASSES.index("internal")
-RESTRICTED = CLASSES.index("restricted")
 
 
 class Sight(NamedTuple):
@@ -103,17 +100,3 @@ def covered(scope: Scope, other: Scope) -> bool:
             for project in other.projects
         )
     )
-
-
-def rank_of(word: str) -> int:
-    """How high a word classifies; a word of somebody's own, as `phi`, like the highest."""
-    if not word:
-        return OPEN
-    word = word.lower()
-    return CLASSES.index(word) if word in CLASSES else RESTRICTED
-
-
-def users_rank(security: Mapping[str, Any]) -> int:
-    """How a user's event is classified, by what its appender said of it."""
-    said = [str(security.get(name, "")) for name in ("data_classification", "access_level")]
-    return max(rank_of(word) for word in said)

@@ -78,6 +78,17 @@ def bench_subscribe(as_json: Json = False) -> None:
     on_platform(measure, as_json)
 
 
+@app.command("query")
+def bench_query(
+    as_json: Json = False,
+    big: Annotated[bool, typer.Option("--big", help="Also with ten million events.")] = False,
+) -> None:
+    """Milliseconds that typical searches take, and how that grows with the log."""
+    from loomos.cli.bench.query import measure
+
+    in_scratch(lambda report, folder, _: measure(report, folder, big), as_json, 1)
+
+
 @app.command("footprint")
 def bench_footprint(as_json: Json = False) -> None:
     """What an idle platform takes: start-up, memory, CPU."""

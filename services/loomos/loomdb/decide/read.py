@@ -11,7 +11,8 @@ __all__ = ["opened", "read"]
 
 def read(command: Message) -> list[Message]:
     """The record of a read."""
-    if isinstance(command, pb.ListEventsRequest) and 0 < command.to_us <= command.from_us:
+    ranged = (pb.ListEventsRequest, pb.SearchEventsRequest, pb.AnalyzeEventsRequest)
+    if isinstance(command, ranged) and 0 < command.to_us <= command.from_us:
         raise Rejected(
             Code.INVALID_ARGUMENT,
             f"to_us is {command.to_us}, not after from_us {command.from_us}",

@@ -5,26 +5,42 @@ who appended it, also where the service did so for him.
 
 An event that does not say which project or organisation it concerns inherits both from an earlier
 event of its own stream: a stream lies in one partition, so a rebuild gives the same rows.
+
+`payload` is what the event says, exactly. `search` is what conditions are asked of, made such that
+Postgres can take it whatever it says: what jsonb refuses is replaced there, and only there.
 """
 
 import json
+import math
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from loom.decider import Recorded, Statement, partition_shard
-from loom.v1 import data_pb2
+from loom.v1 import common_pb2, data_pb2
+from loomos.loomdb.filter import document
+from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
 
-__all__ = ["project"]
+__all__ = ["SEARCHED", "project", "searchable"]
 
 BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.data", "loomos.loomdb")
 BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
+SEARCHED = ("priority", "tags", "classification", "context", "security", "payload")
+"""What `search` holds of an event's document; all else has a column of its own."""
+DIGITS_MAX = 4000
+"""Of a whole number: Python would write no more, and Postgres could not compare it with many."""
+NUL = "\\u0000"
+"""How JSON writes the one character that Postgres has no text with."""
+# The stubs type an extension by its field, not by the message it extends.
+EVENT: Any = common_pb2.event
 
 INSERT = """
 INSERT INTO audit_events (
   topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
-  shard, command_id, command_digest, correlation_id, causation_id, payload, organisation_id, project_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+  shard, command_id, command_digest, correlation_id, causation_id, payload, search,
+  organisation_id, project_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
   COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND organisation_id <> ''
     ORDER BY version LIMIT 1), ''),
@@ -64,6 +80,7 @@ def project(record: Recorded) -> list[Statement]:
                 record.correlation_id,
                 record.causation_id,
                 json.dumps(payload, sort_keys=True, ensure_ascii=True),
+                searchable(searched(record.event, payload)),
                 organisation,
                 *stream,
                 project_id,
@@ -71,6 +88,51 @@ def project(record: Recorded) -> list[Statement]:
             ),
         )
     ]
+
+
+def searched(event: Message, payload: dict[str, Any]) -> dict[str, Any]:
+    """The part of an event's document that has no columns."""
+    users = isinstance(event, data_pb2.EventAppended)
+    if users:
+        rank = users_rank(payload.get("security", {}))
+    else:
+        rank = rank_of(event.DESCRIPTOR.GetOptions().Extensions[EVENT].classification)
+    found = document({}, payload, users, CLASSES[rank])
+    return {name: found[name] for name in SEARCHED}
+
+
+def searchable(value: Any) -> str:
+    """JSON that jsonb takes: no NUL, no half of a character, no number without end."""
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:
+        text = NUL
+    if NUL in text:
+        return json.dumps(safe(value), sort_keys=True, ensure_ascii=False)
+    return text
+
+
+def safe(value: Any) -> Any:
+    """The value with what jsonb refuses replaced."""
+    match value:
+        case str():
+            return safe_text(value)
+        case dict():
+            return {safe_text(name): safe(one) for name, one in value.items()}
+        case list():
+            return [safe(one) for one in value]
+        case float() if not math.isfinite(value):
+            return None
+        case int() if abs(value) >= 10**DIGITS_MAX:
+            return None
+        case _:
+            return value
+
+
+def safe_text(text: str) -> str:
+    """The text with a replacement character for each NUL and each half of a pair."""
+    return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:

@@ -1,5 +1,6 @@
 """Single events and pages of them, in the index's order; what other reads of the index share."""
 
+import sys
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -114,8 +115,24 @@ def event_of(row: dict[str, Any]) -> pb.AuditEvent:
         correlation_id=row["correlation_id"],
         causation_id=row["causation_id"],
     )
-    json_format.ParseDict(row["payload"], event.payload)
+    try:
+        json_format.ParseDict(row["payload"], event.payload)
+    except OverflowError:
+        json_format.ParseDict(carried(row["payload"]), event.payload)
     return event
+
+
+def carried(value: Any) -> Any:
+    """A payload with whole numbers as text where they are beyond what a double reaches."""
+    match value:
+        case dict():
+            return {name: carried(one) for name, one in value.items()}
+        case list():
+            return [carried(one) for one in value]
+        case int() if abs(value) > sys.float_info.max:
+            return str(value)
+        case _:
+            return value
 
 
 def cursor_of(row: dict[str, Any]) -> str:

@@ -1,0 +1,192 @@
+"""Analyses of the audit index: what events come to, by groups and spans of time.
+
+Postgres gives what is looked at of each event, oldest first and EVENTS_MAX at most; `figures`
+counts.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, LiteralString, cast
+
+import psycopg
+
+from loom.decider import Code, Rejected
+from loom.kit.authorize import Caller
+from loom.kit.scratch import asked_at_us
+from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb import figures
+from loomos.loomdb.filter import check_path
+from loomos.loomdb.query.search import (
+    NARROW,
+    PLACE,
+    PLAIN,
+    Asked,
+    all_of,
+    asked_of,
+    bounded,
+    fetched,
+    fits,
+)
+from loomos.loomdb.query.search_sql import NUMBERS, TEXTS, Values, jsonpath
+
+__all__ = ["analyze_events"]
+
+EVENTS_MAX = 200_000
+GROUPS_MAX = 10_000
+TIME_MS = 5_000
+CHUNK = 2_000
+INT64_MAX = 2**63 - 1
+Db = psycopg.AsyncConnection[Any]
+
+
+async def analyze_events(
+    request: pb.AnalyzeEventsRequest, caller: Caller, db: Db
+) -> pb.EventAnalysis:
+    """What the events that fit come to."""
+    sensible(request)
+    asked = asked_of(request, caller, "AnalyzeEvents")
+    await bounded(db, TIME_MS)
+    try:
+        events = [event async for event in looked_at(request, asked, db)]
+        complete = not await more(asked, db)
+    except psycopg.errors.QueryCanceled as late:
+        told = f"the events were not found in {TIME_MS} ms: {NARROW}"
+        raise Rejected(Code.FAILED_PRECONDITION, told, "filter") from late
+    question = figures.Question(
+        request.bucket,
+        frozenset(request.successes),
+        frozenset(request.failures),
+        request.begins,
+        frozenset(request.ends),
+    )
+    found = figures.summed(events, question)
+    if len(found) > GROUPS_MAX:
+        told = f"{len(found)} groups, at most {GROUPS_MAX}: group by less or give a longer bucket"
+        raise Rejected(Code.FAILED_PRECONDITION, told, "group_by")
+    answer = pb.EventAnalysis(
+        groups=[group_of(key, found[key]) for key in sorted(found)],
+        events=len(events),
+        complete=complete,
+    )
+    notes = [] if complete else [f"counted the oldest of {EVENTS_MAX} events only: {NARROW}"]
+    if odd := sum(one.odd_costs for one in found.values()):
+        notes.append(f"{odd} events have a {request.cost} that is no whole number: it counts as 0")
+    if request.projection_months:
+        end_us = min(await asked_at_us(db), request.to_us or INT64_MAX)
+        answer.projections.extend(ahead(events, request.projection_months, end_us))
+        if not answer.projections:
+            notes.append(f"nothing is projected from fewer than {figures.MONTHS_MIN} whole months")
+    answer.stopped = "; ".join(notes)
+    return answer
+
+
+def sensible(request: pb.AnalyzeEventsRequest) -> None:
+    """Raise Rejected for a question that has no answer; gives paths their own words."""
+    request.group_by[:] = [path_of(path, "group_by") for path in request.group_by]
+    request.outcome = path_of(request.outcome, "outcome")
+    request.cost = path_of(request.cost, "cost")
+    if bool(request.outcome) != bool(request.successes or request.failures):
+        told = "outcome and the values that are successes or failures belong together"
+        raise Rejected(Code.INVALID_ARGUMENT, told, "outcome")
+    if bool(request.begins) != bool(request.ends):
+        told = "begins and ends belong together: give both types"
+        raise Rejected(Code.INVALID_ARGUMENT, told, "begins")
+    if request.projection_months and not request.cost:
+        told = "a projection is of a cost: say which, e.g. payload.cost_micros"
+        raise Rejected(Code.INVALID_ARGUMENT, told, "cost")
+
+
+def path_of(path: str, field: str) -> str:
+    """A path in the filter's words; raises Rejected where it leads nowhere."""
+    if path.startswith("data."):
+        path = f"payload.{path.removeprefix('data.')}"
+    if path:
+        check_path(path, field)
+    return path
+
+
+async def looked_at(
+    request: pb.AnalyzeEventsRequest, asked: Asked, db: Db
+) -> AsyncIterator[figures.Event]:
+    """What is counted of each event that fits, oldest first."""
+    values = asked.values
+    wanted = [*request.group_by, request.outcome, request.cost]
+    cells = [f"{at(path, values)} AS c{place}" for place, path in enumerate(wanted)]
+    columns = f"at_us, type, {request.span or 'stream'} AS span, {', '.join(cells)}"
+    if asked.holds is not None:
+        columns += f", {PLAIN}, search ->> 'classification' AS classification"
+    text = (
+        f"SELECT {columns} FROM (SELECT {PLAIN}, search FROM audit_events "  # noqa: S608 - constants and parameters
+        f"WHERE {all_of([*asked.scope, *asked.found])} ORDER BY {', '.join(PLACE)} "
+        f"LIMIT {EVENTS_MAX:d}) AS e WHERE {all_of(asked.rest)} ORDER BY {', '.join(PLACE)}"
+    )
+    groups = len(request.group_by)
+    async with db.cursor("analysis") as cursor:
+        cursor.itersize = CHUNK
+        await cursor.execute(cast(LiteralString, text), values.given)
+        async for row in cursor:
+            if asked.holds is None or fits(row, asked.holds):
+                yield event_in(row, groups)
+
+
+def at(path: str, values: Values) -> str:
+    """What stands at a path of an event, as text; nothing where no path is given."""
+    if not path:
+        return "NULL::text"
+    if path in (*TEXTS, *NUMBERS):
+        return f"{path}::text"
+    place = values.add(jsonpath(path.split(".")))
+    return f"jsonb_path_query_first(search, {place}::jsonpath) #>> '{{}}'"
+
+
+def event_in(row: dict[str, Any], groups: int) -> figures.Event:
+    """A row as it is counted."""
+    keys = tuple(row[f"c{place}"] or "" for place in range(groups))
+    outcome, cost = row[f"c{groups}"], row[f"c{groups + 1}"]
+    return figures.Event(row["at_us"], row["type"], row["span"], keys, outcome, cost)
+
+
+async def more(asked: Asked, db: Db) -> bool:
+    """Whether there are more events than are looked at."""
+    where = all_of([*asked.scope, *asked.found])
+    text = f"SELECT 1 FROM audit_events WHERE {where} ORDER BY {', '.join(PLACE)}"  # noqa: S608 - constants and parameters
+    return bool(await fetched(f"{text} OFFSET {EVENTS_MAX:d} LIMIT 1", asked.values, db))
+
+
+def group_of(key: figures.Group, found: figures.Figures) -> pb.EventGroup:
+    """A group as the contract says it."""
+    ordered = sorted(found.durations_us)
+    return pb.EventGroup(
+        keys=key[0],
+        bucket_us=key[1],
+        count=found.count,
+        successes=found.successes,
+        failures=found.failures,
+        success_permille=figures.permille(found.successes, found.failures),
+        durations=len(ordered),
+        duration_p50_us=figures.percentile(ordered, 50),
+        duration_p95_us=figures.percentile(ordered, 95),
+        duration_p99_us=figures.percentile(ordered, 99),
+        cost=max(-INT64_MAX, min(INT64_MAX, found.cost)),
+    )
+
+
+def ahead(events: Sequence[figures.Event], months: int, end_us: int) -> list[pb.CostProjection]:
+    """The costs of each group in months to come, learnt from the months that are over."""
+    by_month = figures.summed(events, figures.Question("1mo"))
+    groups: dict[tuple[str, ...], dict[int, int]] = {}
+    for (keys, month), found in by_month.items():
+        if figures.month_after(month) <= end_us:
+            groups.setdefault(keys, {})[month] = found.cost
+    answer: list[pb.CostProjection] = []
+    for keys, costs in sorted(groups.items()):
+        first = month = min(costs)
+        series: list[int] = []
+        # A month without events cost nothing, and it counts.
+        while figures.month_after(month) <= end_us:
+            series.append(costs.get(month, 0))
+            month = figures.month_after(month)
+        answer += [
+            pb.CostProjection(keys=keys, months=len(series), **one._asdict())
+            for one in figures.projected(series, first, months)
+        ]
+    return answer
