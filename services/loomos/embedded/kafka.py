@@ -205,11 +205,9 @@ class Broker:
 
     def format(self, path: str) -> None:
         """Make the node's storage with its first user, the administrator."""
-        password = secrets.token_urlsafe(32)
+        cluster, password = self.identity()
         write_secret(self.folder / "admin.password", password)
         arguments = self.folder / "format.arguments"
-        # The tool would take an id that begins with a dash for another option.
-        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         properties = self.folder / "server.properties"
         words = ["format", "-t", cluster, "-c", str(properties), "--ignore-formatted"]
         words += ["--add-scram", f"SCRAM-SHA-512=[name={ADMIN},password={password}]"]
@@ -230,6 +228,12 @@ class Broker:
         if result.returncode:
             said = (result.stderr or result.stdout).strip().splitlines() or ["it said nothing"]
             raise Unusable(f"Kafka's storage cannot be made: {said[-1][:300]}")
+
+    def identity(self) -> tuple[str, str]:
+        """A fresh cluster's id and administrator's password; nodes of one cluster share them."""
+        # The tool would take an id that begins with a dash for another option.
+        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+        return cluster, secrets.token_urlsafe(32)
 
     @property
     def classes_new(self) -> Path:

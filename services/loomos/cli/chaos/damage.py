@@ -32,7 +32,7 @@ async def bits_flipped(made: World, load: Load, chance: random.Random) -> str:
     key = Verifier.parse((home / "credentials" / "loomdb" / "notary.pub").read_text())
     tree = f"{TOPIC}-0"
     async with asyncio.timeout(SIGNED_SECONDS):
-        while not (home / "trees" / tree / "checkpoint").exists():  # noqa: ASYNC110
+        while not (home / "trees" / tree / "0" / "checkpoint").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.2)
     told: list[str] = []
     for kind in ("nothing", "segment", "tile", "checkpoint"):
@@ -60,11 +60,11 @@ def flipped(kind: str, copy: Path, tree: str, chance: random.Random) -> str:
             # Inside the first records, which were signed long ago.
             lowest, highest = 0, min(SEGMENT_HEAD_BYTES, path.stat().st_size)
         case "tile":
-            tiles = [one for one in (copy / "trees" / tree / "tile").rglob("*") if one.is_file()]
-            path = chance.choice(sorted(one for one in tiles if "entries" in one.parts))
+            entries = (copy / "trees" / tree / "0" / "tile" / "entries").rglob("*")
+            path = chance.choice(sorted(one for one in entries if one.is_file()))
             lowest, highest = 0, path.stat().st_size
         case "checkpoint":
-            path = copy / "trees" / tree / "checkpoint"
+            path = copy / "trees" / tree / "0" / "checkpoint"
             lowest, highest = 0, path.stat().st_size - 1
         case _:
             return ""

@@ -19,7 +19,8 @@ from google.protobuf.message import Message
 from loom.decider import Recorded
 from loom.kit.contract import Service
 from loom.log.note import Verifier
-from loom.log.verify import open_trees
+from loom.log.tiles import DamagedTree
+from loom.log.verify import Sealed, open_trees
 from loom.log.verify_live import verify_live
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
@@ -37,6 +38,7 @@ __all__ = ["Checks", "broken_causes", "broken_ids"]
 CAUGHT_UP_SECONDS = 120.0
 POLL_SECONDS = 0.3
 SAMPLES = 20
+TREE_READS = 10
 BROKEN_MAX = 20
 READ_MODELS: tuple[Service, ...] = (DATA, LOOMDB)
 
@@ -58,7 +60,7 @@ class Checks:
         broken += [f"I5: {one}" for one in self.witness.sees(TOPIC, 0, records)]
         broken += broken_ids(self.made.requests, self.made.outcomes, events)
         broken += broken_causes(events)
-        broken += self.note_signed()
+        broken += await self.noted()
         return broken[:BROKEN_MAX]
 
     async def at_the_end(self, say: Callable[[str], None]) -> list[str]:
@@ -147,12 +149,26 @@ class Checks:
         """The notary's public key, as a stranger has it."""
         return self.made.stores.home.credentials / "loomdb" / "notary.pub"
 
+    def sealed(self) -> list[Sealed]:
+        """All trees as they are signed now."""
+        return open_trees(self.trees(), Verifier.parse(self.key().read_text()))
+
+    async def noted(self) -> list[str]:
+        """`note_signed`, again where the notary put a newer tile in place meanwhile."""
+        for _ in range(TREE_READS):
+            try:
+                return self.note_signed()
+            except DamagedTree as error:
+                told = str(error)
+                await asyncio.sleep(POLL_SECONDS)
+        return [f"I5: {told}"]
+
     def note_signed(self) -> list[str]:
         """I5: a size is signed with one root only; each seen root is the tree's at that size."""
         if not self.key().exists():
             return []
         broken: list[str] = []
-        for sealed in open_trees(self.trees(), Verifier.parse(self.key().read_text())):
+        for sealed in self.sealed():
             name = f"{sealed.topic}/{sealed.partition}"
             size = sealed.tree.size
             root = sealed.tree.root(size)
@@ -165,9 +181,8 @@ class Checks:
 
     async def unproved(self, events: list[Recorded]) -> list[str]:
         """I5: the log is what was signed, and strangers can check samples of it."""
-        sealed = open_trees(self.trees(), Verifier.parse(self.key().read_text()))
         broken: list[str] = []
-        for one in sealed:
+        for one in self.sealed():
             report = await verify_live(self.made.settings("loomdb"), one)
             broken += [f"I5: {fault.text()}" for fault in report.faults]
         own = [one for one in events if isinstance(one.event, data_pb2.EventAppended)]

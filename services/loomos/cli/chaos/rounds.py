@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ async def one_round(
         async with made.loaded() as load:
             did = await FAULTS[name](made, load, chance)
     except* TimeoutError as error:
-        raise Broken(f"I6: {name}: nobody was answered for too long") from error
+        raise Broken(f"I6: {name}: nothing came for too long: {where(error)}") from error
     broken = await checks.after_round()
     if broken:
         raise Broken("\n".join(f"after {name}: {one}" for one in broken))
@@ -119,6 +120,15 @@ async def one_round(
     seconds = round(time.monotonic() - began, 1)
     story.tell("did", name=name, did=did, seconds=seconds, **counts)
     await asyncio.sleep(0)
+
+
+def where(error: BaseException) -> str:
+    """The function of the harness that waited in vain."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if "chaos" in one.filename or "soak" in one.filename]
+    return ", ".join(f"{Path(one.filename).stem}.{one.name}:{one.lineno}" for one in own[-3:])
 
 
 def possible(made: World, story: Story, only: Sequence[str]) -> list[str]:

@@ -1,0 +1,378 @@
+"""`loomos chaos cluster`: three small brokers, three replicas, two of them needed, and an appender.
+
+1. A broker that dies or hands over its lead costs time, never an acknowledged event.
+2. With too few in sync nothing is acknowledged: callers hear UNAVAILABLE, the outcome unknown; when
+   brokers are back, all goes on without a hand.
+3. Who asks for more copies than there are is refused, with the numbers found.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from google.protobuf.message import Message
+
+from loom.kit.authority import Authority, write_secret
+from loom.kit.config import Settings
+from loom.kit.errors import Failure
+from loom.log.topics import connection
+from loom.v1 import common_pb2
+from loom.v1 import data_pb2 as pb
+from loomos.cli.chaos.appends import ORGANISATIONS, Appends, sample
+from loomos.cli.chaos.invariants import broken_causes, broken_ids
+from loomos.cli.chaos.people import People
+from loomos.cli.chaos.story import Story
+from loomos.cli.soak.load import Load, Outcome
+from loomos.cli.soak.promises import Witness, broken_promises
+from loomos.cli.soak.world import Broken, instance, read_partition
+from loomos.embedded.enrolment import mint
+from loomos.embedded.home import Home
+from loomos.embedded.kafka import ADMIN, Broker, Ports
+from loomos.embedded.services import ALL
+from loomos.embedded.stores import Stores
+
+__all__ = ["FAULTS", "Cluster", "run_cluster"]
+
+TOPIC = "loomos.data"
+MEMBERS = 3
+ANSWERS = 20
+START_SECONDS = 180.0
+RECOVER_SECONDS = 120.0
+AWAY_SECONDS = 10.0
+POLL_SECONDS = 0.3
+CALLERS = 4
+INSTANCES = ("security", "data")
+
+REPLICATED = """\
+node.id={node}
+controller.quorum.voters={voters}
+default.replication.factor=3
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+replica.lag.time.max.ms=3000
+controlled.shutdown.enable=true
+"""
+
+
+class Member(Broker):
+    """One of three nodes; of a setting that stands twice, the last one counts."""
+
+    def __init__(
+        self, folder: Path, logs: Path, ports: Ports, authority: Authority, node: int, voters: str
+    ) -> None:
+        super().__init__(folder, logs, ports, authority)
+        self.node = node
+        self.voters = voters
+        self.shared: tuple[str, str] = ("", "")
+
+    def identity(self) -> tuple[str, str]:
+        """The cluster's id and password, the same for all three."""
+        return self.shared
+
+    def configure(self) -> None:
+        """As the broker of `loomos up`, as one of three."""
+        super().configure()
+        path = self.folder / "server.properties"
+        told = REPLICATED.format(node=self.node, voters=self.voters)
+        write_secret(path, path.read_text() + told)
+
+    @property
+    def alive(self) -> bool:
+        """True while its process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Cluster:
+    """Three brokers, a Postgres, one instance each of security and data."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.seed = seed
+        self.home = Home.open(folder)
+        names = [f"{kind}-{node}" for node in range(1, MEMBERS + 1) for kind in ("s", "a", "c")]
+        ports = self.home.ports([*names, "postgres"])
+        voters = ",".join(f"{n}@127.0.0.1:{ports[f'c-{n}']}" for n in range(1, MEMBERS + 1))
+        authority = Authority.open(self.home.authority)
+        self.members: list[Member] = []
+        for node in range(1, MEMBERS + 1):
+            logs = self.home.logs / f"kafka-{node}"
+            logs.mkdir(mode=0o700, exist_ok=True)
+            own = Ports(ports[f"s-{node}"], ports[f"a-{node}"], ports[f"c-{node}"])
+            at = folder / f"kafka-{node}"
+            self.members.append(Member(at, logs, own, authority, node, voters))
+        shared = Broker.identity(self.members[0])
+        for one in self.members:
+            one.shared = shared
+        admin = self.home.credentials / "admin"
+        admin.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_secret(admin / "kafka.user", f"{ADMIN}\n{shared[1]}\n")
+        self.bootstrap = ",".join(one.bootstrap for one in self.members)
+        self.stores = Stores(self.home, {"LOOMOS_KAFKA": self.bootstrap})
+        self.script = Appends()
+        self.outcomes: dict[str, Outcome] = {}
+        self.requests: dict[str, Message] = {}
+        self.witness = Witness()
+        self.rounds = 0
+
+    def enter(self) -> None:
+        """Once the stores stand: the processes, and who calls them."""
+        self.all = [
+            instance(name, self.environ(name), self.home.logs / f"{name}.log") for name in INSTANCES
+        ]
+        self.people = People(self.settings("gateway"))
+
+    def environ(self, service: str) -> dict[str, str]:
+        """The variables of a process."""
+        return {
+            "LOOMOS_HOME": str(self.home.path),
+            "LOOMOS_KAFKA": self.bootstrap,
+            "LOOMOS_CREDENTIALS": str(self.home.credentials / service),
+        }
+
+    def settings(self, service: str) -> Settings:
+        """A process's settings."""
+        return Settings.load(service, self.environ(service))
+
+    async def keep_healing(self) -> None:
+        """Start services again that have ended; brokers come back when the fault says so."""
+        while True:
+            for one in self.all:
+                if not one.running:
+                    one.start()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def state(self) -> tuple[int, list[int]]:
+        """The partition's leader, and who is in sync."""
+        admin = AIOKafkaAdminClient(**connection(self.stores.administrator()))
+        await admin.start()
+        try:
+            (told,) = await admin.describe_topics([TOPIC])
+            (found,) = told["partitions"]
+            return found["leader"], sorted(found["isr"])
+        finally:
+            await admin.close()
+
+    async def leader(self) -> Member:
+        """Who leads the partition."""
+        number, _ = await self.state()
+        return self.members[number - 1]
+
+    async def whole(self) -> None:
+        """Start what is missing, and return when all three are in sync."""
+        for one in self.members:
+            if not one.alive:
+                one.launch(quiet)
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while True:
+                with contextlib.suppress(Exception):
+                    if (await self.state())[1] == [1, 2, 3]:
+                        return
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:
+        """A command of an appender."""
+        answer = await self.people.tell(request, request.organisation_id, command_id)  # pyright: ignore
+        return answer if isinstance(answer, common_pb2.Receipt) else answer.receipt  # pyright: ignore
+
+    @contextlib.asynccontextmanager
+    async def loaded(self) -> AsyncIterator[Load]:
+        """Appenders at work; afterwards what they were told is compared with the log."""
+        self.rounds += 1
+        load = Load(self.tell, self.seed + self.rounds, self.script, CALLERS)
+        async with asyncio.TaskGroup() as tasks:
+            callers = tasks.create_task(load.run())
+            await load.go_on(ANSWERS, START_SECONDS)
+            yield load
+            await self.whole()
+            await load.go_on(ANSWERS, RECOVER_SECONDS)
+            load.stopping = True
+            await callers
+            await load.settle(RECOVER_SECONDS)
+        self.outcomes |= load.outcomes
+        self.requests |= load.requests
+        records, events = await read_partition(self.settings("data"), TOPIC)
+        broken = broken_promises(self.outcomes, events) + self.witness.sees(TOPIC, 0, records)
+        broken += broken_ids(self.requests, self.outcomes, events) + broken_causes(events)
+        if broken:
+            raise Broken("\n".join(broken[:20]))
+
+    def stop(self) -> None:
+        """Kill all of it."""
+        for one in self.all:
+            one.kill()
+        for one in self.members:
+            if one.process is not None:
+                one.process.send_signal(signal.SIGCONT)
+                one.kill()
+        self.stores.stop()
+
+
+@contextlib.asynccontextmanager
+async def cluster(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIterator[Cluster]:
+    """Three brokers up, everybody known; nothing of it is left."""
+    made = Cluster(folder, seed)
+    made.all = []
+    try:
+        for one in made.members:
+            one.launch(say)
+        made.stores.launch(say)
+        for one in made.members:
+            one.wait(START_SECONDS)
+        made.stores.wait()
+        await asyncio.to_thread(made.stores.provision, ALL)
+        made.enter()
+        token = mint(made.home)
+        async with asyncio.TaskGroup() as tasks:
+            healing = tasks.create_task(made.keep_healing())
+            try:
+                await made.people.found(token)
+                await made.whole()
+                yield made
+            finally:
+                healing.cancel()
+        await made.people.close()
+    finally:
+        made.stop()
+
+
+async def leader_killed(made: Cluster, load: Load) -> str:
+    """kill -9 of the broker that leads, during appends."""
+    leader = await made.leader()
+    leader.kill()
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    after, in_sync = await made.state()
+    return f"broker {leader.node} killed, {after} leads, in sync {in_sync}"
+
+
+async def leader_moved(made: Cluster, load: Load) -> str:
+    """The leading broker is told to end: it hands its lead over first."""
+    leader = await made.leader()
+    assert leader.process is not None
+    leader.process.send_signal(signal.SIGTERM)
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    after, _ = await made.state()
+    return f"broker {leader.node} handed over to {after}"
+
+
+async def too_few(made: Cluster, load: Load) -> str:
+    """Two of three killed: nothing is acknowledged until one is back."""
+    leader = await made.leader()
+    for one in made.members:
+        if one is not leader:
+            one.kill()
+    # What was on its way may still have been taken by both.
+    await asyncio.sleep(AWAY_SECONDS)
+    code, told = "", ""
+    request = pb.AppendEventRequest(
+        organisation_id=ORGANISATIONS[0], event=sample(f"few-{made.rounds}", "few")
+    )
+    began = load.answered
+    try:
+        await made.people.tell(request, request.organisation_id, timeout_s=AWAY_SECONDS)
+    except Failure as failure:
+        code, told = failure.code, str(failure)
+    assert code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"an append was told {code or 'OK'}"
+    acknowledged = load.answered - began
+    assert not acknowledged, f"{acknowledged} commands were answered with one broker of three"
+    await made.whole()
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return f"one broker left: {code}: {told[:100]}; went on when the others came back"
+
+
+async def all_killed(made: Cluster, load: Load) -> str:
+    """kill -9 of all three at once."""
+    for one in made.members:
+        one.kill()
+    await made.whole()
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    return "three brokers killed and started"
+
+
+async def copies_asked_for(made: Cluster, load: Load) -> str:
+    """QUORUM is given with a broker away, ALL is refused with the numbers and given afterwards."""
+    await asyncio.sleep(1)
+    follower = next(one for one in made.members if one.node != (leader_of(await made.state())))
+    codes: list[str] = [await level(made, "ALL", 1)]
+    follower.kill()
+    async with asyncio.timeout(RECOVER_SECONDS):
+        while len((await made.state())[1]) == MEMBERS:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+    await asyncio.sleep(2)
+    codes += [await level(made, "QUORUM", 2), await level(made, "ALL", 3)]
+    await made.whole()
+    await asyncio.sleep(2)
+    codes.append(await level(made, "ALL", 4))
+    assert [one.split(":")[0] for one in codes] == ["OK", "OK", "FAILED_PRECONDITION", "OK"], codes
+    return f"with one broker away ALL was told {codes[2]}"
+
+
+def leader_of(state: tuple[int, list[int]]) -> int:
+    """The leader's number."""
+    return state[0]
+
+
+async def level(made: Cluster, name: str, number: int) -> str:
+    """What an append of this consistency is told; asked again while nothing is known."""
+    request = pb.AppendEventRequest(
+        organisation_id=ORGANISATIONS[0],
+        event=sample(f"level-{made.rounds}-{number}", "levels"),
+        consistency=f"CONSISTENCY_{name}",  # pyright: ignore
+    )
+    async with asyncio.timeout(RECOVER_SECONDS):
+        while True:
+            try:
+                await made.people.tell(request, request.organisation_id)
+            except Failure as failure:
+                if failure.code == "FAILED_PRECONDITION":
+                    return f"{failure.code}: {failure}"
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return "OK"
+
+
+def quiet(line: str) -> None:
+    """Nobody wants to hear it."""
+
+
+FAULTS: dict[str, Callable[[Cluster, Load], Awaitable[str]]] = {
+    "leader killed": leader_killed,
+    "leader moved": leader_moved,
+    "too few in sync": too_few,
+    "copies asked for": copies_asked_for,
+    "all killed": all_killed,
+}
+
+
+async def run_cluster(folder: Path, seed: int, seconds: float, story: Story) -> None:
+    """Each fault once, then in the seed's order until time is up; raises Broken."""
+    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    async with cluster(folder, seed, lambda line: story.tell("note", line=line)) as made:
+        _, in_sync = await made.state()
+        story.tell("ready", brokers_in_sync=in_sync, min_insync=2)
+        until = time.monotonic() + seconds
+        first = list(FAULTS)
+        while first or time.monotonic() < until:
+            name = first.pop(0) if first else chance.choice(list(FAULTS))
+            story.tell("fault", name=name)
+            began = time.monotonic()
+            async with made.loaded() as load:
+                did = await FAULTS[name](made, load)
+            counts = Counter(one.kind for one in load.outcomes.values())
+            took = round(time.monotonic() - began, 1)
+            story.tell("did", name=name, did=did, seconds=took, **counts)
+        counts = Counter(one.kind for one in made.outcomes.values())
+        story.tell("checked", commands=len(made.outcomes), rounds=made.rounds, **counts)
