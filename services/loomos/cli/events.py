@@ -6,7 +6,9 @@ from loomos.cli import causality, events_append, events_schemas, search, subscri
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Events: append, search and count them; what led to them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Events: append, search and count them; what led to them.", no_args_is_help=True
+)
 events_append.add_to(app)
 causality.add_to(app)
 search.add_to(app)

@@ -17,11 +17,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
-import psycopg
-from psycopg.rows import dict_row
-
 from loom.decider import Resource
 from loom.kit.caller import Caller, Decision, Scope
+from loom.store import Connection, Store
 from loom.v1 import loomdb_pb2 as pb
 from loomos.cli.bench.report import Report, Row, percentile
 from loomos.embedded import postgres
@@ -84,19 +82,20 @@ def measure(report: Report, folder: Path, big: bool) -> None:
 async def measured(report: Report, dsn: str, big: bool) -> None:
     """Fill and search at each size."""
     earlier: dict[str, float] = {}
+    store = Store(dsn, "bench")
+    await store.open()
     for size in (*SIZES, BIG) if big else SIZES:
         report.say(f"{size} events")
-        async with await psycopg.AsyncConnection[Any].connect(dsn, row_factory=dict_row) as db:
+        async with store.connection() as db:
             took = await filled(db, size)
-            report.add(Row(BENCH, f"fill_{size}", size / took, "events/s"))
-        async with await psycopg.AsyncConnection[Any].connect(dsn, row_factory=dict_row) as db:
-            await db.execute("SET search_path = bench")
-            all_ms: list[float] = []
-            for name, asked in SEARCHES.items():
-                times = await timed(db, asked)
-                all_ms += times
-                tell(report, f"{name}_{size}", f"{name}_{size // 10}", times, earlier)
-            tell(report, f"all_{size}", f"all_{size // 10}", all_ms, earlier)
+        report.add(Row(BENCH, f"fill_{size}", size / took, "events/s"))
+        all_ms: list[float] = []
+        for name, asked in SEARCHES.items():
+            times = await timed(store, asked)
+            all_ms += times
+            tell(report, f"{name}_{size}", f"{name}_{size // 10}", times, earlier)
+        tell(report, f"all_{size}", f"all_{size // 10}", all_ms, earlier)
+    await store.close()
 
 
 def tell(
@@ -112,7 +111,7 @@ def tell(
         report.add(row)
 
 
-async def timed(db: Any, asked: Callable[[random.Random], dict[str, Any]]) -> list[float]:
+async def timed(store: Store, asked: Callable[[random.Random], dict[str, Any]]) -> list[float]:
     """Milliseconds of each of the runs; the first tenth warms up and does not count."""
     draw = random.Random(7)  # noqa: S311 - a bench's own draws
     caller = Caller("user:usr-acme-a", "acme", "user", Acme())
@@ -120,7 +119,7 @@ async def timed(db: Any, asked: Callable[[random.Random], dict[str, Any]]) -> li
     for run in range(-RUNS // 10, RUNS):
         request = pb.SearchEventsRequest(organisation_id="acme", **asked(draw))
         began = time.perf_counter()
-        async with db.transaction():
+        async with store.connection() as db:
             await search_events(request, caller, db)
         if run >= 0:
             times.append((time.perf_counter() - began) * 1000)
@@ -158,25 +157,23 @@ SEARCHES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
-async def filled(db: Any, size: int) -> float:
+async def filled(db: Connection, size: int) -> float:
     """Make the index anew with so many events; the seconds that COPY and indexes took."""
     schema = files("loomos.loomdb").joinpath("schema.sql").read_text()
     found = TABLE.search(schema)
     assert found is not None
     await db.execute("DROP SCHEMA IF EXISTS bench CASCADE; CREATE SCHEMA bench")
-    await db.execute("SET search_path = bench")
-    await db.execute(found.group(0))
+    await db.execute("SET LOCAL statement_timeout = 0")
+    await db.execute(cast(LiteralString, found.group(0)))
     began = time.perf_counter()
     text = f"COPY audit_events ({COLUMNS}) FROM STDIN"
     async with db.cursor().copy(cast(LiteralString, text)) as copy:
         for row in rows(size):
             await copy.write_row(row)
     for index in INDEX.findall(schema):
-        await db.execute(index)
-    await db.commit()
+        await db.execute(cast(LiteralString, index))
     took = time.perf_counter() - began
-    await db.set_autocommit(True)
-    await db.execute("VACUUM ANALYZE audit_events")
+    await db.execute("ANALYZE audit_events")
     return took
 
 

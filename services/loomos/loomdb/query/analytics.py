@@ -17,7 +17,6 @@ from loomos.loomdb import figures
 from loomos.loomdb.filter import check_path
 from loomos.loomdb.query.search import (
     NARROW,
-    PLACE,
     PLAIN,
     Asked,
     all_of,
@@ -26,6 +25,7 @@ from loomos.loomdb.query.search import (
     fetched,
     fits,
 )
+from loomos.loomdb.query.search_order import PLACE
 from loomos.loomdb.query.search_sql import NUMBERS, TEXTS, Values, jsonpath
 
 __all__ = ["analyze_events"]

@@ -8,8 +8,6 @@
 4. The index keeps the rows of archived events: hot and cold are one answer.
 """
 
-import base64
-import json
 from collections.abc import Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -21,6 +19,7 @@ from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.filter import Predicate, checked, condition_of, document, predicate
 from loomos.loomdb.query.events import event_of
+from loomos.loomdb.query.search_order import ORDERS, Order, behind, cursor_of
 from loomos.loomdb.query.search_sql import Clause, Values, parts
 
 __all__ = ["Asked", "asked_of", "bounded", "fits", "search_events"]
@@ -30,15 +29,6 @@ ROWS_MAX = 20_000
 ROWS_FIRST = 2_000
 ROWS_UNKEYED = 10_000
 TIME_MS = 1_000
-PLACE = ("at_us", "topic", "partition", "record_offset")
-ORDERS = {
-    pb.EVENT_ORDER_UNSPECIFIED: PLACE,
-    pb.EVENT_ORDER_TYPE: ("type", *PLACE),
-    pb.EVENT_ORDER_ACTOR: ("actor", *PLACE),
-}
-KINDS = {
-    "type": str, "actor": str, "at_us": int, "topic": str, "partition": int, "record_offset": int,
-}  # fmt: skip
 PLAIN = (
     "topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version, "
     "shard, organisation_id, project_id, command_id, correlation_id, causation_id, payload"
@@ -62,18 +52,6 @@ class Asked(NamedTuple):
     holds: Predicate | None
     """What decides; None where SQL says all of it exactly."""
     values: Values
-
-
-class Order(NamedTuple):
-    """An order of rows."""
-
-    columns: tuple[str, ...]
-    descending: bool
-
-    @property
-    def text(self) -> str:
-        """As ORDER BY says it."""
-        return ", ".join(f"{name} DESC" if self.descending else name for name in self.columns)
 
 
 async def search_events(
@@ -221,45 +199,3 @@ async def fetched(text: str, values: Values, db: Db) -> list[dict[str, Any]]:
     """Rows of a statement that is made of constants in this file and in `search_sql`."""
     cursor = await db.execute(cast(LiteralString, text), values.given, prepare=False)
     return await cursor.fetchall()
-
-
-def cursor_of(row: dict[str, Any], order: Order) -> str:
-    """A row's place in the order, as text."""
-    place = [row[name] for name in order.columns]
-    told = json.dumps([order.columns[0], order.descending, *place], separators=(",", ":"))
-    return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
-
-
-def behind(cursor: str, order: Order, values: Values) -> Clause:
-    """What lies behind a cursor; raises Rejected where it is not one of this order."""
-    place = place_of(cursor, order)
-    if place is None:
-        told = f"cursor {cursor[:80]!r} was not given by an earlier page of this order"
-        raise Rejected(Code.INVALID_ARGUMENT, told, "cursor")
-    columns = ", ".join(order.columns)
-    given = ", ".join(
-        f"{values.add(value)}::{'text' if isinstance(value, str) else 'bigint'}" for value in place
-    )
-    return Clause(f"({columns}) {'<' if order.descending else '>'} ({given})", True)
-
-
-def place_of(cursor: str, order: Order) -> list[Any] | None:
-    """The place that `cursor_of` told; None where it told none of this order."""
-    try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        told = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(told, list) or told[:2] != [order.columns[0], order.descending]:
-        return None
-    place = cast("list[Any]", told[2:])
-    if len(place) != len(order.columns):
-        return None
-    for name, value in zip(order.columns, place, strict=True):
-        if type(value) is not KINDS[name] or (isinstance(value, str) and "\0" in value):
-            return None
-        if isinstance(value, int) and not 0 <= value < 2**63:
-            return None
-        if isinstance(value, str) and not value.isprintable():
-            return None
-    return place
