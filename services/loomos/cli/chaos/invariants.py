@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from loom.decider import Recorded
 from loom.kit.contract import Service
 from loom.log.note import Verifier
+from loom.log.reader import Judged
 from loom.log.tiles import DamagedTree
 from loom.log.verify import Sealed, open_trees
 from loom.log.verify_live import verify_live
@@ -55,7 +56,7 @@ class Checks:
 
     async def after_round(self) -> list[str]:
         """I1 to I3 and I7 on the log, and that what was seen of it still stands."""
-        records, events = await read_partition(self.made.settings("loomdb"), TOPIC)
+        records, events = await self.partition()
         broken = [f"I1-I3: {one}" for one in broken_promises(self.made.outcomes, events)]
         broken += [f"I5: {one}" for one in self.witness.sees(TOPIC, 0, records)]
         broken += broken_ids(self.made.requests, self.made.outcomes, events)
@@ -63,10 +64,14 @@ class Checks:
         broken += await self.noted()
         return broken[:BROKEN_MAX]
 
+    async def partition(self) -> tuple[list[Judged], list[Recorded]]:
+        """The whole of data's partition, judged, and its events."""
+        return await read_partition(self.made.settings("loomdb"), TOPIC)
+
     async def at_the_end(self, say: Callable[[str], None]) -> list[str]:
         """All seven."""
         broken = await self.after_round()
-        _, events = await read_partition(self.made.settings("loomdb"), TOPIC)
+        _, events = await self.partition()
         began = time.monotonic()
         try:
             async with asyncio.timeout(CAUGHT_UP_SECONDS):

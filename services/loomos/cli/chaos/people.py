@@ -83,12 +83,19 @@ class People:
         self, request: Message, organisation: str, command_id: str = "", timeout_s: float = 0
     ) -> Message:
         """A command; raises Failure."""
-        return await self.client.tell(
-            request,
-            command_id=command_id,
-            bearer=await self.bearer(organisation),
-            timeout_s=timeout_s or CALL_SECONDS,
-        )
+        bearer = await self.bearer(organisation)
+        try:
+            return await self.client.tell(
+                request,
+                command_id=command_id,
+                bearer=bearer,
+                timeout_s=timeout_s or CALL_SECONDS,
+            )
+        except Failure as failure:
+            if failure.code == "UNAUTHENTICATED":
+                # Where clocks jump, a token ends early or has not begun.
+                self._tokens.pop(organisation, None)
+            raise
 
     async def patiently(
         self, request: Message, organisation: str, seconds: float = PATIENCE_SECONDS

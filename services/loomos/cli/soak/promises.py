@@ -18,6 +18,8 @@ from loomos.cli.soak.load import ACKNOWLEDGED, REFUSED, Outcome
 
 __all__ = ["Witness", "broken_promises"]
 
+UNKNOWN_CALLER = "UNAUTHENTICATED"
+
 
 def broken_promises(outcomes: Mapping[str, Outcome], records: Iterable[Recorded]) -> list[str]:
     """What is not as the callers were told."""
@@ -59,6 +61,9 @@ def fault(outcome: Outcome, found: list[Recorded]) -> str:
             return f"receipt says version {outcome.receipt.version}, it is {version_of(found)}"
         return ""
     codes = [one.event.code for one in found if isinstance(one.event, common_pb2.CommandRefused)]
+    if outcome.code == UNKNOWN_CALLER:
+        # Whom nobody knows leaves no word in anybody's name.
+        return f"the log holds {[one.type for one in found]}" if found else ""
     if outcome.kind == REFUSED and (codes != [outcome.code] or len(found) != 1):
         return f"the log holds {[one.type for one in found]}"
     return ""
