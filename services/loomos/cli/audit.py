@@ -101,6 +101,9 @@ def events(
     to_us: Annotated[int, typer.Option(help="Microseconds since 1970; 0 means no bound")] = 0,
     limit: int = 100,
     cursor: str = "",
+    upcast: Annotated[
+        bool, typer.Option("--upcast", help="Users' payloads by their newest schema.")
+    ] = False,
     organisation: Organisation = "",
     as_of: AsOf = "",
     as_json: Json = False,
@@ -115,6 +118,7 @@ def events(
         "to_us": to_us,
         "limit": limit,
         "cursor": cursor,
+        "upcast": upcast and "true",
     }
     given = {name: value for name, value in filters.items() if value}
     page = asked("events", organisation, given, as_of)

@@ -74,6 +74,9 @@ def search(
     descending: Annotated[bool, typer.Option("--descending", help="Newest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Events a page.")] = 100,
     cursor: Annotated[str, typer.Option(help="Where an earlier page ended.")] = "",
+    upcast: Annotated[
+        bool, typer.Option("--upcast", help="Payloads by the newest version of their schema.")
+    ] = False,
     organisation: Org = "",
     as_of: AsOf = "",
     as_json: Json = False,
@@ -93,7 +96,7 @@ def search(
         raise Refused(0, "INVALID_ARGUMENT", f"--order is {order!r}: want time, type or actor")
     body = selection(types, [*(where or ()), *conditions(told)], since, until, as_of)
     body |= {"order": f"EVENT_ORDER_{orders[order]}", "descending": descending, "limit": limit}
-    page = asked("search", organisation, body | {"cursor": cursor})
+    page = asked("search", organisation, body | {"cursor": cursor, "upcast": upcast})
     events = page.get("events", [])
     if as_json:
         for event in events:

@@ -50,6 +50,9 @@ def subscribe(
     where: Where = None,
     begin: From = "",
     until_live: Annotated[bool, typer.Option("--until-live", help="End where now begins.")] = False,
+    upcast: Annotated[
+        bool, typer.Option("--upcast", help="Payloads by the newest version of their schema.")
+    ] = False,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -60,6 +63,8 @@ def subscribe(
     asked: dict[str, Any] = {"types": types or [], "where": where or []} | start_of(begin)
     if until_live:
         asked["until_live"] = "true"
+    if upcast:
+        asked["upcast"] = "true"
     breaks = 0
     with Door.open() as door:
         path = path_of(door, organisation, "event-stream")

@@ -6,14 +6,16 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from loom import personal
 from loom.kit.authorize import Caller
 from loom.kit.sealing import digests_of
+from loom.log import catalogue
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import query
 from loomos.loomdb.decide.keys import blocking
 from loomos.loomdb.state import Trail, initial
 
-__all__ = ["answered", "key_ids", "newest_key", "revealed"]
+__all__ = ["answered", "events_in", "key_ids", "newest_key", "revealed"]
 
 PAGE = 100
 
@@ -87,13 +89,22 @@ def state_of(organisation_id: str, shell: Any) -> Trail:
 
 async def revealed(answer: Message, caller: Caller, shell: Any) -> Message:
     """The answer with what is sealed in its events as the caller may read it; changes it."""
-    for event in events_in(answer):
+    for event in filter(may_be_sealed, events_in(answer)):
         payload = json_format.MessageToDict(event.payload)
         shown = await shell.sealing.open_dict(event.type, payload, event.event_id, caller)
         if shown is not payload:
             event.payload.Clear()
             event.payload.update(shown)
     return answer
+
+
+def may_be_sealed(event: pb.AuditEvent) -> bool:
+    """Whether something personal may be in it; told without reading the payload."""
+    said = event.payload.fields
+    if "append_id" in said and "event_type" in said:
+        return "sealed_paths" in said
+    kind = catalogue.events().get(event.type)
+    return kind is not None and personal.has_any(kind.DESCRIPTOR)
 
 
 def events_in(answer: Message) -> list[pb.AuditEvent]:

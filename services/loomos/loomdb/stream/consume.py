@@ -15,6 +15,7 @@ from loom.kit.authorize import Caller
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.log.topics import partition_of
 from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb import reveal
 from loomos.loomdb.query.subscription import kept, unknown
 from loomos.loomdb.sight import Rights
 from loomos.loomdb.state import PLATFORM
@@ -61,7 +62,9 @@ async def consume_subscription(
                     room = unsettled_max - dispatcher.window.held_by(name)
                     deliveries = dispatcher.lease(name, min(limit, room)) if room > 0 else []
                     if deliveries:
-                        yield pb.DeliveryFlow(deliveries=deliveries)
+                        flow = pb.DeliveryFlow(deliveries=deliveries)
+                        await reveal.revealed(flow, caller, shell)
+                        yield flow
                         continue
                 if time.monotonic() > ends_at:
                     raise Failure("UNAVAILABLE", "the stream is old: consume again")

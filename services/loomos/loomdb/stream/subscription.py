@@ -20,12 +20,14 @@ from google.protobuf.message import Message
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
 from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb import reveal
 from loomos.loomdb.beginning import of_start
 from loomos.loomdb.entry import Entry
 from loomos.loomdb.filter import selection
 from loomos.loomdb.sight import Rights
 from loomos.loomdb.stream.source import Source
 from loomos.loomdb.stream.tail import tail_of
+from loomos.loomdb.upcast import lifted
 
 if TYPE_CHECKING:
     from loom.kit.service import Shell
@@ -72,7 +74,7 @@ async def subscribe(
         ends_at = time.monotonic() + STREAM_S_MAX
         yield pb.EventFlow(cursor=source.cursor)
         async for flow in flows(source, request):
-            yield flow
+            yield await shown(flow, request, caller, shell)
             if time.monotonic() > ends_at:
                 raise Failure("UNAVAILABLE", "the stream is old: go on from its cursor")
 
@@ -92,6 +94,17 @@ async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[p
             yield pb.EventFlow(events=events, cursor=source.cursor, live=live)
             if live and request.until_live:
                 return
+
+
+async def shown(
+    flow: pb.EventFlow, request: pb.SubscribeRequest, caller: Caller, shell: "Shell"
+) -> pb.EventFlow:
+    """The answer as its reader may see it, and by the version that he asks for; changes it."""
+    await reveal.revealed(flow, caller, shell)
+    if request.upcast and flow.events:
+        async with shell.db() as db:
+            await lifted(flow.events, db)
+    return flow
 
 
 async def gathered(source: Source, limit: int, flush_s: float, live: bool) -> list[Entry]:
