@@ -58,7 +58,7 @@ async def answer(command: Message, receipt: Message, caller: Caller, shell: Any)
             | pb.ReportLineageRequest()
             | pb.ReportSubjectRequest()
         ):
-            return await reporting.answered(command, receipt, shell)
+            return await reporting.answered(command, receipt, caller, shell)
     found = await reveal.revealed(await looked_up(command, caller, shell), caller, shell)
     match command:
         case (

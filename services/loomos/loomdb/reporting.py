@@ -23,6 +23,7 @@ from loomos.loomdb.query.lineage import lineage
 from loomos.loomdb.report.making import Made, Question, make
 from loomos.loomdb.report.period import Period, period_of
 from loomos.loomdb.seal import trees_of
+from loomos.loomdb.subject import blinding, reader_of
 
 __all__ = ["answered", "prepared"]
 
@@ -46,12 +47,12 @@ async def prepared(command: Report, caller: Caller, shell: Any) -> Message:
     trees = trees_of(shell)
     cut = await asyncio.to_thread(cut_of, command.cut, trees)
     if cut:
-        made = await made_at(command, cut, trees, shell)
+        made = await made_at(command, cut, trees, caller, shell)
         command.facts.CopyFrom(made.facts)
     return command
 
 
-async def answered(command: Report, receipt: Message, shell: Any) -> pb.Report:
+async def answered(command: Report, receipt: Message, caller: Caller, shell: Any) -> pb.Report:
     """The report that the record in the log speaks of."""
     position = receipt.positions[0]  # type: ignore[attr-defined] - a receipt
     async with shell.db() as db:
@@ -63,7 +64,7 @@ async def answered(command: Report, receipt: Message, shell: Any) -> pb.Report:
     trees = trees_of(shell)
     cut = await asyncio.to_thread(cut_of, str(facts["cut"]), trees)
     made = MADE.get(command.facts.json_sha256) if command.facts.cut == facts["cut"] else None
-    made = made or await made_at(command, cut, trees, shell)
+    made = made or await made_at(command, cut, trees, caller, shell)
     form = command.format or pb.REPORT_FORMAT_JSON
     return pb.Report(
         content=made.files[form],
@@ -75,7 +76,9 @@ async def answered(command: Report, receipt: Message, shell: Any) -> pb.Report:
     )
 
 
-async def made_at(command: Report, cut: list[Place], trees: Trees, shell: Any) -> Made:
+async def made_at(
+    command: Report, cut: list[Place], trees: Trees, caller: Caller, shell: Any
+) -> Made:
     """The report at a cut, once the index has reached it."""
     organisation = command.organisation_id
     async with shell.db() as db:
@@ -89,13 +92,33 @@ async def made_at(command: Report, cut: list[Place], trees: Trees, shell: Any) -
             case pb.ReportLineageRequest():
                 found = await lineage(db, organisation, cut, command.thing_id)
             case pb.ReportSubjectRequest():
-                found = await rows.subject(db, organisation, cut, command.subject_id)
+                found = await on_subject(command, cut, caller, shell, db)
     question = Question(name_of(command), organisation, parameters_of(command))
     made = await asyncio.to_thread(make, question, *found, cut, trees)
+    if isinstance(command, pb.ReportSubjectRequest):
+        # Plain values are not kept beyond the call.
+        return made
     MADE[made.facts.json_sha256] = made
     while len(MADE) > KEPT_MAX:
         MADE.popitem(last=False)
     return made
+
+
+async def on_subject(
+    command: pb.ReportSubjectRequest, cut: list[Place], caller: Caller, shell: Any, db: Any
+) -> rows.Content:
+    """The events that concern a subject, with his own plain values where the caller may see them."""
+    organisation, subject = command.organisation_id, command.subject_id
+    reader = reader_of(caller, organisation, subject)
+
+    async def opened(row: dict[str, Any]) -> dict[str, Any]:
+        return await shell.sealing.open_dict(row["type"], row["payload"], row["event_id"], reader)
+
+    sections, summary = await rows.subject(db, organisation, cut, subject, opened)
+    at = ",".join(place.text() for place in cut)
+    if reader.principal and (value := await blinding(organisation, subject, at, shell)):
+        summary = [*summary, ("blinding value", value)]
+    return sections, summary
 
 
 def ended(period: str) -> Period:

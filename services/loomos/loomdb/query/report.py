@@ -8,7 +8,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
 
@@ -136,9 +136,13 @@ async def activity(
 
 
 async def subject(
-    db: psycopg.AsyncConnection, organisation: str, cut: list[Place], subject_id: str
+    db: psycopg.AsyncConnection,
+    organisation: str,
+    cut: list[Place],
+    subject_id: str,
+    opened: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
 ) -> Content:
-    """Every event that a person caused, or that names them."""
+    """Every event that a person caused, or that names them; `opened` gives a row's payload."""
     rows = await select(
         db,
         "(e.actor = %(actor)s OR e.stream = %(id)s OR position(%(quoted)s IN e.payload::text) > 0)",
@@ -149,6 +153,7 @@ async def subject(
             "quoted": json.dumps(subject_id),
         },
     )
+    rows = [row | {"payload": await opened(row)} for row in rows]
     own = [row for row in rows if row["actor"] == f"user:{subject_id}"]
     others = [row for row in rows if row["actor"] != f"user:{subject_id}"]
     kinds = Counter(row["type"] for row in rows)
