@@ -139,6 +139,29 @@ async def test_a_failed_deployment_of_ours_is_deployed_again(world, platform):
     assert causation == alert.event_id and alert.raised.project_id == "acme.vision"
 
 
+async def test_a_failed_retry_is_tried_again_after_the_cool_down_and_no_more_than_allowed(world):
+    await world.rule("flaky", ["model.training.failed"], retry=2, cooldown=2)
+    for job in ("j-1", "j-1", "j-2"):
+        await world.append(
+            "model.training.failed", {"model_name": "m", "error": "x", "job_id": job}
+        )
+
+    async def asked():
+        found = [one["payload"]["payload"] for one in await world.events("job.retry")]
+        return found if len(found) == 3 else None
+
+    found = sorted((one["job_id"], one["attempt"]) for one in await eventually(asked))
+    assert found == [("j-1", 1), ("j-1", 2), ("j-2", 1)]
+    await asyncio.sleep(2)
+    await world.append("model.training.failed", {"model_name": "m", "error": "x", "job_id": "j-1"})
+
+    async def exhausted():
+        return [one for one in await world.alerts() if one.raised.retries_exhausted]
+
+    await eventually(exhausted)
+    assert len(await world.events("job.retry")) == 3
+
+
 async def test_an_unruly_place_harms_nobody(world, place, monkeypatch):
     monkeypatch.setattr(outbound, "SECONDS", 0.5)
     base = f"https://127.0.0.1:{place.port}"

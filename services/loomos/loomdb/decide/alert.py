@@ -172,6 +172,9 @@ def raise_alert(command: pb.RaiseAlertRequest, state: Trail, context: Context) -
             told = f"only {(context.at_us - at_us) // US} s of silence"
             raise Rejected(Code.FAILED_PRECONDITION, told, "cause.at_us")
         at_us = context.at_us
+    elif spec.action == pb.ALERT_ACTION_RETRY:
+        # The cool-down is the pause between two attempts, also for a failure that waited for it.
+        at_us = max(at_us, context.at_us)
     last = alerts.raised.get((command.rule_id, command.group))
     if last is not None and (
         at_us < last.at_us + spec.cooldown_seconds * US or last.cause_id == command.cause.event_id

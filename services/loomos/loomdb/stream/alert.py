@@ -103,6 +103,9 @@ class Evaluation:
         self.spec = pb.AlertSpec.FromString(row["spec"])
         self.condition = self.spec.condition
         self.watch = Watch(self.spec)
+        self.retries = self.spec.action == pb.ALERT_ACTION_RETRY
+        self.owed: dict[str, Entry] = {}
+        """By group, the newest failure that came during the cool-down: tried again behind it."""
         self.judged: Vector = {}
         """What is before this was judged when this reader began."""
 
@@ -125,8 +128,12 @@ class Evaluation:
                 await self.judge(entry)
             if source.live and self.watch.absent_us:
                 await self.judge_silence()
+            if source.live and self.owed:
+                await self.pay()
             cursor = source.cursor
-            if cursor != stored and loop.time() >= store_at and self.caught_up(source.vector):
+            # What is owed is found again by reading it again.
+            due = loop.time() >= store_at and not self.owed
+            if cursor != stored and due and self.caught_up(source.vector):
                 await self.tell_suppressed()
                 async with shell.store.connection() as connection:
                     await Store.move_position(connection, name, *PLACE, (stored, cursor), epoch)
@@ -157,7 +164,7 @@ class Evaluation:
             if group.alert_id == row["alert_id"]:
                 continue
             self.watch.raised(row["grouped"], row["alert_id"], row["cause_id"], row["raised_at_us"])
-            group.suppressed_to_us = row["counted_to_us"]
+            group.suppressed_to_us, group.cause_us = row["counted_to_us"], row["cause_at_us"]
             group.resolved = row["status"] == pb.ALERT_STATUS_RESOLVED
             if row["cause_at_us"] > group.last_us:
                 group.last_us, group.last_id = row["cause_at_us"], row["cause_id"]
@@ -195,12 +202,49 @@ class Evaluation:
             await self.heard_again(name, row)
         crossing = self.watch.seen(name, row["at_us"], row["event_id"], fresh)
         if crossing is not None:
+            self.owed.pop(name, None)
             await self.raise_alert(crossing, entry)
+        elif fresh and self.retries and self.cooling(name, row):
+            self.owed[name] = entry
+
+    def cooling(self, name: str, row: Mapping[str, Any]) -> bool:
+        """Whether an event came during its group's cool-down and is not what began it."""
+        group = self.watch.groups[name]
+        return (
+            bool(group.alert_id)
+            and row["event_id"] != group.cause_id
+            and group.cause_us < row["at_us"] < group.raised_us + self.watch.cooldown_us
+        )
+
+    async def pay(self) -> None:
+        """Raise what came during a cool-down that is over, unless it was overtaken."""
+        for name, entry in list(self.owed.items()):
+            group = self.watch.group(name)
+            if now_us() < group.raised_us + self.watch.cooldown_us:
+                continue
+            del self.owed[name]
+            if await self.newest(entry):
+                await self.raise_alert(Crossing(name, [entry.row["event_id"]], 1), entry)
+
+    async def newest(self, entry: Entry) -> bool:
+        """Whether nothing happened to a deployment of ours since; others look for themselves."""
+        if entry.place[0] != "loomos.deployment":
+            return True
+        row = entry.row
+        async with self.shell.db() as db:
+            found = await db.execute(
+                "SELECT 1 FROM audit_events WHERE topic = %s AND partition = %s AND stream = %s "
+                "AND version > %s LIMIT 1",
+                (*entry.place, row["stream"], row["version"]),
+            )
+            return await found.fetchone() is None
 
     def group_of(self, entry: Entry) -> str:
         """The group's value of an event; empty where it has none."""
         if not self.condition.group_by:
-            return ""
+            # What is tried again has a cool-down of its own.
+            retry = retry_of(entry) if self.retries else None
+            return retry.thing_id if retry is not None else ""
         for value in values_at(entry.document, self.condition.group_by.split(".")):
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             return "".join(c if c.isprintable() else " " for c in text)[:GROUP_MAX]
@@ -215,7 +259,7 @@ class Evaluation:
             cause=cause_of(entry),
             evidence_ids=crossing.evidence_ids,
             matches=crossing.matches,
-            retry=retry_of(entry) if self.spec.action == pb.ALERT_ACTION_RETRY else None,
+            retry=retry_of(entry) if self.retries else None,
         )
         await self.tell_suppressed()
         receipt = await self.tell(request, entry.row)
@@ -247,9 +291,10 @@ class Evaluation:
 
     async def learn(self, name: str, receipt: Any, cause: pb.AlertCause) -> None:
         """Remember the alert; where none was raised the group's last one is too young."""
-        at_us = now_us() if self.watch.absent_us else cause.at_us
+        at_us = now_us() if self.watch.absent_us or self.retries else cause.at_us
         if receipt is not None and receipt.id.startswith("alert-"):
             self.watch.raised(name, receipt.id, cause.event_id, at_us)
+            self.watch.group(name).cause_us = cause.at_us
         elif receipt is not None:
             self.watch.group(name).cause_id = cause.event_id
             async with self.shell.db() as db:

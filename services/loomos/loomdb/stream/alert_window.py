@@ -39,6 +39,7 @@ class Group:
     """The newest alert; empty where there is none."""
     raised_us: int = 0
     cause_id: str = ""
+    cause_us: int = 0
     resolved: bool = True
     suppressed: int = 0
     """Not told yet."""
