@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loomos.loomdb import figures
 from loomos.loomdb.figures import Event, Question, bucket_of, month_after, projected
-from loomos.loomdb.project.events import searchable
+from loomos.loomdb.searchable import searchable
 
 JAN = 1_704_067_200_000_000
 FEB = 1_706_745_600_000_000

@@ -11,7 +11,6 @@ Postgres can take it whatever it says: what jsonb refuses is replaced there, and
 """
 
 import json
-import math
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -21,17 +20,14 @@ from loom.decider import Recorded, Statement, partition_shard
 from loom.v1 import common_pb2, data_pb2
 from loomos.loomdb.filter import document
 from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
+from loomos.loomdb.searchable import searchable
 
-__all__ = ["SEARCHED", "project", "searchable"]
+__all__ = ["project"]
 
 BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.data", "loomos.loomdb")
 BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
 SEARCHED = ("priority", "tags", "classification", "context", "security", "payload")
 """What `search` holds of an event's document; all else has a column of its own."""
-DIGITS_MAX = 4000
-"""Of a whole number: Python would write no more, and Postgres could not compare it with many."""
-NUL = "\\u0000"
-"""How JSON writes the one character that Postgres has no text with."""
 # The stubs type an extension by its field, not by the message it extends.
 EVENT: Any = common_pb2.event
 
@@ -99,40 +95,6 @@ def searched(event: Message, payload: dict[str, Any]) -> dict[str, Any]:
         rank = rank_of(event.DESCRIPTOR.GetOptions().Extensions[EVENT].classification)
     found = document({}, payload, users, CLASSES[rank])
     return {name: found[name] for name in SEARCHED}
-
-
-def searchable(value: Any) -> str:
-    """JSON that jsonb takes: no NUL, no half of a character, no number without end."""
-    try:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except ValueError:
-        text = NUL
-    if NUL in text:
-        return json.dumps(safe(value), sort_keys=True, ensure_ascii=False)
-    return text
-
-
-def safe(value: Any) -> Any:
-    """The value with what jsonb refuses replaced."""
-    match value:
-        case str():
-            return safe_text(value)
-        case dict():
-            return {safe_text(name): safe(one) for name, one in value.items()}
-        case list():
-            return [safe(one) for one in value]
-        case float() if not math.isfinite(value):
-            return None
-        case int() if abs(value) >= 10**DIGITS_MAX:
-            return None
-        case _:
-            return value
-
-
-def safe_text(text: str) -> str:
-    """The text with a replacement character for each NUL and each half of a pair."""
-    return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import PRIORITIES
-from loomos.loomdb.project.events import safe_text
+from loomos.loomdb.searchable import safe_text
 
 __all__ = ["ALL", "Clause", "Values", "compiled", "jsonpath", "parts"]
 
