@@ -139,6 +139,53 @@ async def test_a_run_archives_and_shortens_but_a_hold_keeps_kafka_whole(archivin
     assert [one.table for one in compared if one.live != one.rebuilt] == []
 
 
+async def ran(shell):
+    request = pb.ListEventsRequest(organisation_id="platform", type_prefix="archive.ran")
+    events = (await tell(shell, request, caller())).events
+    return [(one.stream, one.payload["archived"]) for one in events]
+
+
+async def test_a_run_asked_for_while_nobody_archives_is_done_later_and_ends(
+    fresh_log, fresh_database, settings, platform, tmp_path
+):
+    shell = Shell(SERVICE, settings("loomdb", LOOMOS_HOME=str(tmp_path)))
+    shell.authorizer = Judge()
+    shell.owner = "test"
+    await shell.store.open()
+    await shell.store.prepare(SERVICE.schema)
+    tasks = [asyncio.create_task(loop) for loop in (shell.ownership.own(0), notarise(shell))]
+    try:
+        await asyncio.wait_for(shell.ownership.serving(), 30)
+        topic = "loomos.marketplace"
+        await write(platform.administrator, topic, [command("acme", "story")])
+        tree = tmp_path / "trees" / f"{topic}-0" / "0" / "checkpoint"
+
+        async def signed():
+            return tree.exists()
+
+        assert await eventually(signed)
+        request = pb.RunArchiveRequest(
+            organisation_id="platform", topic=topic, partition=0, young_too=True
+        )
+        run_id = (await tell(shell, request, caller())).id
+        assert await ran(shell) == []
+        tasks.append(asyncio.create_task(archive(shell)))
+
+        async def over():
+            return await ran(shell)
+
+        assert await eventually(over) == [(run_id, 1.0)]
+        assert (await page(shell, topic)).ranges
+    finally:
+        died = [task.exception() for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await shell.client.close()
+        await shell.store.close()
+    assert died == []
+
+
 async def test_what_is_over_is_deleted_and_leaves_the_index(archiving, platform, monkeypatch):
     shell, topic = archiving, "loomos.data"
     # A second is a day: what is kept for one day is over soon, what is kept for 36500 is not.

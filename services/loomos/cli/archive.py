@@ -30,7 +30,8 @@ __all__ = ["archive", "day_of", "depot_in"]
 archive = typer.Typer(help="Old log in object storage.", no_args_is_help=True)
 
 PLATFORM = "/api/v1/organisations/platform/archive"
-QUIET_S = 3.0
+TRAIL = "/api/v1/organisations/platform/audit/events"
+LOOK_S = 1.0
 WAIT_S = 120.0
 
 Topic = Annotated[str, typer.Option(help="Only this topic, e.g. loomos.scheduler.")]
@@ -54,18 +55,18 @@ def run(
     with Door.open() as door:
         before = told_ranges(door, topic)
         body = {"topic": topic, "partition": partition, "young_too": young_too}
-        door.call("POST", f"{PLATFORM}/runs", body)
-        seen, until, quiet_at = before, time.monotonic() + WAIT_S, time.monotonic() + 2 * QUIET_S
-        while time.monotonic() < min(until, quiet_at):
-            time.sleep(0.5)
-            now = told_ranges(door, topic)
-            for place in sorted(set(now) - set(seen)):
-                show_range(now[place], as_json)
-            if now != seen:
-                quiet_at = time.monotonic() + QUIET_S
-            seen = now
+        run_id = str(door.call("POST", f"{PLATFORM}/runs", body)["id"])
+        ran = ended(door, run_id, time.monotonic() + WAIT_S)
+        now = told_ranges(door, topic)
+    for place in sorted(set(now) - set(before)):
+        show_range(now[place], as_json)
+    if ran is None:
+        fail(f"{run_id} is not done after {WAIT_S:.0f} s; it goes on: see `loomos archive list`")
     if not as_json:
-        err.print(f"{len(set(seen) - set(before))} ranges were archived or written anew")
+        told = f"{number(ran, 'archived')} ranges were archived, {number(ran, 'rewritten')} anew"
+        err.print(f"{run_id}: {told}", markup=False)
+    if ran.get("failed"):
+        fail(f"left as they are, see the log of loomdb: {', '.join(ran['failed'])}")
 
 
 @archive.command("list")
@@ -260,6 +261,17 @@ def chain_of(depot: "Depot", topic: str, partition: int) -> "list[Manifest]":
     from loom.log.archive import manifests, newest
 
     return newest(manifests(depot, topic, partition))
+
+
+def ended(door: Door, run_id: str, until: float) -> dict[str, Any] | None:
+    """What the event says that ends a run; None where it does not come in time."""
+    asked = {"type_prefix": "archive.ran", "stream": run_id}
+    while time.monotonic() < until:
+        page = door.call("GET", TRAIL, params=asked)
+        for event in page.get("events", []):
+            return event["payload"]
+        time.sleep(LOOK_S)
+    return None
 
 
 def told_ranges(door: Door, topic: str) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -62,8 +62,6 @@ async def archive(shell: Any) -> None:
             try:
                 await ledger.start()
                 await ledger.catch_up()
-                # What was asked for before this process began was for the one before.
-                ledger.wanted = []
                 await work(shell, depot, ledger)
             except AWAY as error:
                 shell.log.warning("archiver waits", reason=str(error))
@@ -78,8 +76,10 @@ async def archive(shell: Any) -> None:
 async def work(shell: Any, depot: Depot, ledger: Ledger) -> None:
     """Rounds for ever: by the clock, and when an operator asks."""
     looks: dict[str, float] = {}
-    run = Run()
     while True:
+        # What was asked for and not done before this process began is done now.
+        run = ledger.wanted or Run()
+        done = pb.ReportArchiveRunRequest(organisation_id=PLATFORM, run_id=run.id)
         for topic in TOPICS:
             for partition in range(shell.settings.partitions) if topic.judged else ():
                 if run.means(topic.name, partition):
@@ -90,8 +90,14 @@ async def work(shell: Any, depot: Depot, ledger: Ledger) -> None:
                     except TROUBLE as error:
                         # This partition stays as it is; nothing was forgotten or deleted.
                         log.critical("not archived", reason=str(error))
-        await ledger.listen(EVERY_S)
-        run = ledger.wanted.pop(0) if ledger.wanted else Run()
+                        done.failed.append(f"{topic.name}-{partition}")
+                    done.archived += one.archived
+                    done.rewritten += one.rewritten
+        if run.id:
+            await shell.tell_as_self(done)
+            await ledger.catch_up()
+        else:
+            await ledger.listen(EVERY_S)
 
 
 class Partition:
@@ -104,6 +110,7 @@ class Partition:
         self.topic, self.partition = topic, partition
         self.place = (topic, partition)
         self.cache: Path = cache_of(shell.settings)
+        self.archived = self.rewritten = 0
         self._owners: dict[int, tuple[str, str]] = {}
 
     async def round(self, run: Run, looks: dict[str, float]) -> None:
@@ -116,7 +123,7 @@ class Partition:
         chain = await self._archive(run, sealed, chain)
         await self._shorten(run, sealed, chain)
         for manifest in chain:
-            if run.ordered or looks.get(manifest.object, 0.0) <= time.monotonic():
+            if run.id or looks.get(manifest.object, 0.0) <= time.monotonic():
                 looks[manifest.object] = time.monotonic() + LOOK_S
                 await self._look_through(sealed, manifest)
 
@@ -161,6 +168,7 @@ class Partition:
             if manifest is None:
                 return chain
             await self._report(manifest)
+            self.archived += 1
             self.log.info("archived", offset=manifest.next_offset, rows=manifest.rows)
             chain = [*chain, manifest]
 
@@ -219,6 +227,7 @@ class Partition:
         level = LEVEL_LATER if smaller else manifest.level
         fresh = await archiver.rewrite(self.depot, self.cache, manifest, sealed, level, delete)
         await self._report(fresh)
+        self.rewritten += 1
         await asyncio.to_thread(archiver.discard, self.depot, manifest)
         self.log.info("rewritten", offset=fresh.first_offset, size_bytes=fresh.size_bytes)
 

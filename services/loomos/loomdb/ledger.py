@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from loom.log.judge import Kind
 from loom.log.reader import Judged, Reader
-from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.evolve.retention import evolve
 from loomos.loomdb.state import Retention
 
@@ -23,8 +22,8 @@ class Run(NamedTuple):
     topic: str = ""
     partition: int = -1
     young_too: bool = False
-    ordered: bool = False
-    """True where an operator asked."""
+    id: str = ""
+    """The operator's request; "" for a round by the clock."""
 
     def means(self, topic: str, partition: int) -> bool:
         """Whether a partition is meant."""
@@ -36,11 +35,16 @@ class Ledger:
 
     def __init__(self, settings: Any) -> None:
         self.state = Retention()
-        self.wanted: list[Run] = []
-        """What operators asked for and no round has done yet."""
         self._readers = [
             Reader(settings, "loomos.loomdb", partition) for partition in range(settings.partitions)
         ]
+
+    @property
+    def wanted(self) -> Run | None:
+        """What operators asked for first of all that was not done yet, by any process."""
+        for one in self.state.runs.values():
+            return Run(one.topic, one.partition, one.young_too, one.run_id)
+        return None
 
     async def start(self) -> None:
         """Connect; raises LogAway."""
@@ -63,7 +67,7 @@ class Ledger:
     async def listen(self, seconds: float) -> None:
         """Fold what comes, until somebody wants a round or the time is over."""
         until = time.monotonic() + seconds
-        while not self.wanted and time.monotonic() < until:
+        while self.wanted is None and time.monotonic() < until:
             for reader in self._readers:
                 self._fold(reader, await reader.batch(wait_ms=1000))
 
@@ -71,7 +75,4 @@ class Ledger:
         for record in records:
             if record.verdict.kind != Kind.EVENT:
                 continue
-            event = reader.recorded(record).event
-            evolve(self.state, event)
-            if isinstance(event, pb.ArchiveRequested):
-                self.wanted.append(Run(event.topic, event.partition, event.young_too, True))
+            evolve(self.state, reader.recorded(record).event)

@@ -107,7 +107,7 @@ async def made_at(
 async def on_subject(
     command: pb.ReportSubjectRequest, cut: list[Place], caller: Caller, shell: Any, db: Any
 ) -> rows.Content:
-    """The events that concern a subject, with his own plain values where the caller may see them."""
+    """The events that concern a subject, his own values plain where the caller may see them."""
     organisation, subject = command.organisation_id, command.subject_id
     reader = reader_of(caller, organisation, subject)
 

@@ -5,6 +5,7 @@ platform also knows what is archived.
     range: (nothing) ── ArchiveSealed ──▶ archived ── LogShortened ──▶ archived only
            archived ── ArchiveReplaced ──▶ archived, next generation
            archived only ── ArchiveDeleted ──▶ archived only, less content
+    run: (nothing) ── ArchiveRequested ──▶ asked for ── ArchiveRan ──▶ (nothing)
     erasure: (nothing) ── SubjectErased ──▶ ordered ── KeyDestroyed ──▶ done
     rotation: (nothing) ── RotationOrdered ──▶ ordered ── KeyRotated ──▶ (nothing)
     subscription: (nothing) ── SubscriptionCreated ──▶ stands ── SubscriptionDeleted ──▶ (nothing)
@@ -76,6 +77,8 @@ class Retention:
     """Up to which offset Kafka may have forgotten."""
     deleted: dict[tuple[str, int, int], frozenset[int]] = field(default_factory=dict)
     """By topic, partition and first offset, the offsets whose content is to be gone."""
+    runs: dict[str, pb.ArchiveRequested] = field(default_factory=dict)
+    """What operators asked of the archiver and it has not done, by its id."""
 
 
 @dataclass(slots=True)

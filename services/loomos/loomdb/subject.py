@@ -34,7 +34,7 @@ class Himself:
 
 
 def reader_of(caller: Caller, organisation: str, subject: str) -> Caller:
-    """The subject, where the caller may see what is personal of him; else somebody who sees none."""
+    """The subject, where the caller may see what is personal of him; else one who sees none."""
     scope = caller.scope(READ)
     own = caller.principal == f"user:{subject}"
     may = own or scope.all or organisation in scope.organisations

@@ -21,8 +21,8 @@ __all__ = ["Version", "brought_up", "lifted"]
 
 REGISTERED, DEPRECATED = "schema.registered", "schema.deprecated"
 VERSIONS = """
-SELECT stream, type, payload FROM audit_events
-WHERE topic = 'loomos.data' AND stream = ANY(%s) AND type IN ('schema.registered', 'schema.deprecated')
+SELECT stream, type, payload FROM audit_events WHERE topic = 'loomos.data' AND stream = ANY(%s)
+AND type IN ('schema.registered', 'schema.deprecated')
 ORDER BY stream, version
 """
 

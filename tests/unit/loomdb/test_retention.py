@@ -248,6 +248,20 @@ def test_rules_and_holds():
     free.when(release).refused(Code.NOT_FOUND, "hold_id")
 
 
+def test_a_run_ends_once_and_is_asked_for_until_then():
+    asked = pb.RunArchiveRequest(organisation_id="platform", partition=-1)
+    event = platform().when(asked).one(pb.ArchiveRequested)
+    waiting = platform(event)
+    over = pb.ReportArchiveRunRequest(
+        organisation_id="platform", run_id=event.run_id, archived=2, failed=["loomos.data-0"]
+    )
+    ran = waiting.when(over).one(pb.ArchiveRan)
+    assert (ran.archived, ran.failed) == (2, ["loomos.data-0"])
+    assert list(waiting.when(asked).accepted().state.retention.runs)[0] == event.run_id
+    platform(event, ran).when(over).then()
+    platform().when(over).then()
+
+
 def test_a_partition_without_a_topic_is_no_place_to_run():
     command = pb.RunArchiveRequest(organisation_id="platform", partition=0)
     platform().when(command).refused(Code.INVALID_ARGUMENT, "topic")

@@ -81,6 +81,8 @@ def decide(command: Message, state: Trail, context: Context) -> list[Message]:
             return retention.run_archive(command, context)
         case pb.ReportArchivedRequest():
             return retention.report_archived(command, state)
+        case pb.ReportArchiveRunRequest():
+            return retention.report_run(command, state)
         case pb.ShortenLogRequest():
             return retention.shorten_log(command, state)
         case pb.DeleteArchivedRequest():

@@ -16,6 +16,7 @@ __all__ = [
     "place_hold",
     "release_hold",
     "report_archived",
+    "report_run",
     "run_archive",
     "set_rules",
     "shorten_log",
@@ -84,6 +85,21 @@ def run_archive(command: pb.RunArchiveRequest, context: Context) -> list[Message
             topic=command.topic,
             partition=command.partition,
             young_too=command.young_too,
+        )
+    ]
+
+
+def report_run(command: pb.ReportArchiveRunRequest, state: Trail) -> list[Message]:
+    """The end of a run that was asked for; once."""
+    if command.run_id not in state.retention.runs:
+        return []
+    return [
+        pb.ArchiveRan(
+            run_id=command.run_id,
+            organisation_id=PLATFORM,
+            archived=command.archived,
+            rewritten=command.rewritten,
+            failed=command.failed,
         )
     ]
 

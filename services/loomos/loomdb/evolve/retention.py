@@ -22,6 +22,10 @@ def evolve(state: Retention, event: Message) -> None:
             )
         case pb.HoldReleased():
             del state.holds[event.hold_id]
+        case pb.ArchiveRequested():
+            state.runs[event.run_id] = event
+        case pb.ArchiveRan():
+            state.runs.pop(event.run_id, None)
         case pb.ArchiveSealed() | pb.ArchiveReplaced():
             told = event.range
             state.ranges.setdefault((told.topic, told.partition), {})[told.first_offset] = Range(
