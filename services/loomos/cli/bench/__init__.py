@@ -46,6 +46,19 @@ def bench_replay(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
     against_kafka(measure, as_json, pairs)
 
 
+@app.command("rebuild")
+def bench_rebuild(
+    as_json: Json = False,
+    events: Annotated[
+        int, typer.Option(min=1000, help="So many events, and ten times as many.")
+    ] = 10_000,
+) -> None:
+    """Users' events into all read models that hold them. The bar's size: --events 100000."""
+    from loomos.cli.bench.rebuild import measure
+
+    against_kafka(measure, as_json, events)
+
+
 @app.command("submit")
 def bench_submit(as_json: Json = False) -> None:
     """From a request to the job's running process, on an idle platform."""

@@ -8,10 +8,13 @@
 
 import asyncio
 import logging
+import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
+import traceback
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,13 +75,21 @@ def begin(story: Story, seed: int, minutes: int, kind: str, only: list[str]) -> 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="loomos-chaos-"))
     story.tell("begin", seed=seed, minutes=minutes, folder=str(folder))
-    try:
-        asyncio.run(chosen(kind, folder, seed, minutes * 60, story, only))
-    except (Exception, ExceptionGroup) as error:
-        story.tell("broken", why=lines_of(error), folder=str(folder))
-        raise typer.Exit(1) from error
+    asyncio.run(told(chosen(kind, folder, seed, minutes * 60, story, only), story, folder))
     shutil.rmtree(folder, ignore_errors=True)
     story.tell("held", seed=seed)
+
+
+async def told(work: Coroutine[Any, Any, None], story: Story, folder: Path) -> None:
+    """Say what broke as soon as nothing runs any more, and end at once."""
+    try:
+        await work
+    except Exception as error:
+        lines = [line for line in traceback.format_exception(error) if "loomos" in line]
+        story.tell("broken", why=lines_of(error), at=lines[-1:], folder=str(folder))
+        sys.stdout.flush()
+        # Processes and mounts are gone; a loop that waits for a broken line must not keep us.
+        os._exit(1)
 
 
 def chosen(

@@ -160,6 +160,7 @@ class Checks:
 
     async def noted(self) -> list[str]:
         """`note_signed`, again where the notary put a newer tile in place meanwhile."""
+        told = ""
         for _ in range(TREE_READS):
             try:
                 return self.note_signed()

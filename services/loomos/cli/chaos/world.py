@@ -29,6 +29,7 @@ from loomos.cli.soak.world import heal_stores, instance
 from loomos.embedded.enrolment import mint
 from loomos.embedded.home import Home
 from loomos.embedded.kafka import Broker, Ports
+from loomos.embedded.process import Unusable
 from loomos.embedded.services import ALL
 from loomos.embedded.stores import Stores
 
@@ -41,6 +42,7 @@ RECOVER_SECONDS = 120.0
 BEFORE, AFTER = 30, 30
 """Commands that are answered before a fault, and after it."""
 CALLERS = 6
+STARTS_MAX = 5
 INSTANCES = ("security", "data", "data", "loomdb")
 
 
@@ -138,8 +140,16 @@ class World:
 
     async def keep_healing(self) -> None:
         """Heal for as long as the run lasts."""
+        failed = 0
         while True:
-            self.heal()
+            try:
+                self.heal()
+                failed = 0
+            except Unusable:
+                # As a supervisor: what does not start is started again, not for ever.
+                failed += 1
+                if failed > STARTS_MAX:
+                    raise
             await asyncio.sleep(HEAL_SECONDS)
 
     async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:

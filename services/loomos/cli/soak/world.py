@@ -16,7 +16,7 @@ from loom.decider import Recorded
 from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.contract import Service
-from loom.kit.rebuild import positions, rebuild
+from loom.kit.rebuild import Followed, positions, rebuild
 from loom.log.judge import Kind
 from loom.log.reader import Judged, Reader
 from loom.log.topics import Bus
@@ -193,9 +193,7 @@ async def unlike_the_log(
     TimeoutError where they do not reach them in time.
     """
     async with asyncio.timeout(seconds):
-        while not all(
-            place.base.offset >= ends.get(place.topic, 0) for place in await positions(store)
-        ):  # noqa: ASYNC110, E501
+        while behind(await positions(store), ends):  # noqa: ASYNC110 - a projector is at work
             await asyncio.sleep(HEAL_SECONDS)
     compared = await rebuild(service, settings, store)
     return [
@@ -203,3 +201,8 @@ async def unlike_the_log(
         for one in compared
         if one.live != one.rebuilt
     ]
+
+
+def behind(places: list[Followed], ends: Mapping[str, int]) -> bool:
+    """True while some read model has not reached the end of its topic."""
+    return any(place.base.offset < ends.get(place.topic, 0) for place in places)
