@@ -23,5 +23,7 @@ SERVICE = Service(
     query=query,
     door=door,
     due=due,
+    # What a policy deleted.
+    follows=("loomos.loomdb",),
     schema=files("loomos.data").joinpath("schema.sql").read_text(),
 )

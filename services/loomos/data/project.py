@@ -1,9 +1,15 @@
-"""Turns events into the read model's rows: ids, batches, schemas."""
+"""Turns events into the read model's rows: ids, batches, schemas.
+
+What LoomDB's archiver deleted by policy leaves the ids too, for a row holds a digest of the
+content: an id whose retention is over is as free as one that never was. A rebuild reads the own
+topic first, so the row comes before its deletion there too.
+"""
 
 import json
 
 from loom.decider import Recorded, Statement
 from loom.v1 import data_pb2 as pb
+from loom.v1 import loomdb_pb2
 
 __all__ = ["project"]
 
@@ -17,6 +23,7 @@ UPDATE batches SET done = %s, events_processed = events_processed + %s,
 WHERE batch_id = %s
 """
 SCHEMA = "INSERT INTO schemas VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+DELETED = "DELETE FROM event_ids WHERE topic = %s AND partition = %s AND record_offset = ANY(%s)"
 DEPRECATION = "INSERT INTO deprecations VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -52,6 +59,8 @@ def project(record: Recorded) -> list[Statement]:
         case pb.SchemaDeprecated() as event:
             row = (event.organisation_id, event.event_type, event.schema_version)
             return [Statement(DEPRECATION, row)]
+        case loomdb_pb2.ArchiveDeleted() as event:
+            return [Statement(DELETED, (event.topic, event.partition, list(event.offsets)))]
         case _:
             return []
 
