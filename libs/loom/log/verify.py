@@ -8,8 +8,9 @@
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +123,25 @@ def verify(sealed: Sealed, records: Iterable[Stored | Damage]) -> Report:
     return inspection.report()
 
 
-def verify_folder(sealed: Sealed, log_dir: Path) -> Report:
-    """Compare a partition's folder in a copy of the broker's log directory with its tree."""
+def verify_folder(
+    sealed: Sealed,
+    log_dir: Path,
+    archived: Callable[[int], Iterable[Stored | Damage]] | None = None,
+) -> Report:
+    """Compare a partition's folder in a copy of the broker's log directory with its tree.
+
+    `archived` gives the records before an offset, -1 for all, where the broker may have forgotten
+    them.
+    """
     folder = log_dir / f"{sealed.topic}-{sealed.partition}"
-    return verify(sealed, read_partition(folder) if folder.is_dir() else ())
+    kept = read_partition(folder) if folder.is_dir() else iter(())
+    if archived is None:
+        return verify(sealed, kept)
+    first = next(kept, None)
+    if first is None:
+        return verify(sealed, archived(-1))
+    begin = first.offset if isinstance(first, Stored) else first.first_offset
+    return verify(sealed, chain(archived(begin), [first], kept))
 
 
 class Inspection:

@@ -25,7 +25,7 @@ from loom.log.tiles import DamagedTree
 from loomos.cli import sql
 from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.profile import Refused
-from loomos.cli.show import UNSEEN
+from loomos.cli.show import UNSEEN, err
 
 if TYPE_CHECKING:
     from loom.log.verify import Report, Sealed
@@ -44,23 +44,31 @@ Organisation = Annotated[str, typer.Option(help="Whose trail; `platform` reads a
 @app.command()
 def verify(
     log_dir: Annotated[Path | None, typer.Option(help="A copy of Kafka's log directory")] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="A copy of the archive: what Kafka has forgotten is there")
+    ] = None,
     tiles: Annotated[Path | None, typer.Option(help="The folder of the trees")] = None,
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Compare every record of every partition with the signed hash trees."""
+    """Compare every record of every partition with the signed hash trees.
+
+    Example: loomos audit verify --log-dir COPY/kafka/data --archive COPY/archive
+    """
     # Slow to import, and no other command of `loomos` needs it.
-    from loom.log.verify import open_trees, verify_folder
+    from loom.log.verify import open_trees
 
     try:
         settings = Settings.load("loomdb")
         sealed = open_trees(tiles or settings.home / "trees", public_key(key, settings))
         if not sealed:
             fail(f"no signed tree in {tiles or settings.home / 'trees'}: say where with --tiles")
+        if archive is not None and (log_dir is None or not archive.is_dir()):
+            fail(f"{archive}: give an archive's folder, beside --log-dir")
         if log_dir is None:
             reports = asyncio.run(live(settings, sealed))
         elif log_dir.is_dir():
-            reports = [verify_folder(one, log_dir) for one in sealed]
+            reports = [of_copy(one, log_dir, archive, settings) for one in sealed]
         else:
             fail(f"{log_dir} is not a folder")
     except (InvalidSetting, InvalidNote, DamagedTree, OSError) as error:
@@ -265,6 +273,26 @@ def public_key(given: str, settings: Settings) -> Verifier:
     if not path.is_file():
         raise InvalidNote(f"{path} is not there: give the notary's public key with --key")
     return Verifier.parse(path.read_text())
+
+
+def of_copy(sealed: "Sealed", log_dir: Path, archive: Path | None, settings: Settings) -> "Report":
+    """Verify a partition of a copy; says how much of it lies in the archive."""
+    from loom.log.verify import verify_folder
+
+    if archive is None:
+        return verify_folder(sealed, log_dir)
+    from loom.log.depot import Depot
+    from loom.log.verify_cold import Cold
+
+    depot = Depot(str(archive.absolute()))
+    cold = Cold(depot, settings.home / "archive-cache", sealed.topic, sealed.partition)
+    report = verify_folder(sealed, log_dir, cold.before)
+    if cold.records:
+        told = f"the first {cold.records} records lie in the archive"
+        if cold.deleted:
+            told += f", {cold.deleted} of them without their content, which a policy deleted"
+        err.print(f"{sealed.topic}-{sealed.partition}: {told}", markup=False)
+    return report
 
 
 def show_reports(reports: "list[Report]", as_json: bool) -> None:
