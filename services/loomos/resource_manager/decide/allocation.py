@@ -89,33 +89,30 @@ def grant(command: pb.GrantAllocationsRequest, state: State, context: Context) -
     events: list[Message] = []
     for index, one in enumerate(command.grants):
         taken = left.take(one)
-        allocation_id = context.new_id("allocation", index)
-        if isinstance(taken, tuple):
-            events.append(
-                pb.AllocationRefused(
-                    allocation_id=allocation_id,
-                    node_id=one.node_id,
-                    job_id=one.run.job_id,
-                    run=one.run.run,
-                    reason=taken[0],
-                    detail=taken[1],
-                    at_us=context.at_us,
-                    project_id=one.run.project_id,
-                )
-            )
-            continue
-        events.append(
-            pb.AllocationGranted(
-                allocation_id=allocation_id,
-                cluster_id=state.shard,
-                node_id=one.node_id,
-                run=one.run,
-                gpu_uuids=taken,
-                round_id=command.round_id,
-                at_us=context.at_us,
-            )
-        )
+        event = refused(one, *taken) if isinstance(taken, tuple) else granted(one, taken)
+        event.allocation_id = context.new_id("allocation", index)
+        event.at_us = context.at_us
+        if isinstance(event, pb.AllocationGranted):
+            event.cluster_id, event.round_id = state.shard, command.round_id
+        events.append(event)
     return events
+
+
+def refused(one: pb.Grant, reason: pb.RefusalReason, detail: str) -> pb.AllocationRefused:
+    """A place that was not given, and why."""
+    return pb.AllocationRefused(
+        node_id=one.node_id,
+        job_id=one.run.job_id,
+        run=one.run.run,
+        reason=reason,
+        detail=detail,
+        project_id=one.run.project_id,
+    )
+
+
+def granted(one: pb.Grant, gpu_uuids: list[str]) -> pb.AllocationGranted:
+    """A place that was given."""
+    return pb.AllocationGranted(node_id=one.node_id, run=one.run, gpu_uuids=gpu_uuids)
 
 
 def left_of(node: Node) -> list[int]:
