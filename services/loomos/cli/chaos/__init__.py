@@ -84,7 +84,7 @@ async def told(work: Coroutine[Any, Any, None], story: Story, folder: Path) -> N
     """Say what broke as soon as nothing runs any more, and end at once."""
     try:
         await work
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever broke is told
         lines = [line for line in traceback.format_exception(error) if "loomos" in line]
         story.tell("broken", why=lines_of(error), at=lines[-1:], folder=str(folder))
         sys.stdout.flush()
