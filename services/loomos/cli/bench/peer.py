@@ -1,10 +1,10 @@
 """Runs the peer `eventsourcing` in an environment of its own, on the bench's own Postgres."""
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +15,8 @@ from loomos.embedded.process import Unusable
 __all__ = ["PEER", "Peer", "run_peer"]
 
 PEER = "eventsourcing"
-SCRIPT = Path(__file__).with_name("eventsourcing_peer.py")
+MODULE = "loomos.cli.bench.eventsourcing_peer"
+"""Never imported: what it imports is not installed here."""
 SECONDS = 1800.0
 
 
@@ -32,6 +33,9 @@ class Peer(NamedTuple):
 
 def run_peer(ground: Ground, events: int) -> Peer:
     """Measure it in a database that it has for itself; raises Unusable."""
+    script = importlib.util.find_spec(MODULE)
+    if script is None or script.origin is None:
+        raise Unusable(f"{MODULE} is not there")
     if shutil.which("uv") is None:
         raise Unusable("uv is not installed: the peer needs an environment of its own")
     admin = ground.stores.admin_dsn()
@@ -48,7 +52,7 @@ def run_peer(ground: Ground, events: int) -> Peer:
     words = ["uv", "run", "--quiet", "--isolated", "--no-project", "--with", f"{PEER}[postgres]"]
     # The password goes by standard input: a process list shows arguments.
     result = subprocess.run(
-        [*words, "python", "-I", str(SCRIPT), str(events)],
+        [*words, "python", "-I", script.origin, str(events)],
         input=json.dumps(environ),
         capture_output=True,
         text=True,
