@@ -111,6 +111,9 @@ def test_the_past_by_the_command_line(people):
             assert states.get(name, status) == status
         assert set(states) <= set(rows)
         assert states or event == last
+    at = folded[0]["position"]
+    there = f"{at['topic']}:{at['partition']}:{at['offset']}"
+    assert people.says("ann", "replay", "--to", there, "--service", "scheduler") == folded
 
     # A position is a moment, and another service's tables follow it.
     (root,) = people.says("ann", "events", "causes", first)

@@ -8,9 +8,9 @@ from tests.appending import append
 from tests.cluster import spec
 from tests.integration.conftest import writing
 
-from loom.decider import Context, Rejected
+from loom.decider import Context, Position, Rejected
 from loom.kit import scratch
-from loom.kit.replay import fold_until
+from loom.kit.replay import fold_until, time_at
 from loom.kit.travel import Travels
 from loom.log import envelope
 from loom.log.clock import now_us
@@ -99,7 +99,9 @@ async def test_replay_and_as_of_agree_at_every_moment(travels, bus):
     assert len(life.jobs) > 5
     seen = set()
     for moment in [*moments[::5], moments[-1]]:
-        folder, _ = await fold_until(SERVICE, bus, 0, moment)
+        folder, last = await fold_until(SERVICE, bus, 0, moment)
+        there = Position("loomos.scheduler", 0, last)
+        assert await time_at(bus, there) == (moment if last >= 0 else None)
         state = folder.states.get("local", initial("local"))
         folded = {name: int(job.status) for name, job in state.jobs.items()}
         async with travels.at(moment) as db:

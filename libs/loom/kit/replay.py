@@ -16,13 +16,14 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from loom.decider import Position
 from loom.kit.contract import Service
 from loom.kit.folder import Folder
 from loom.log.judge import Kind
 from loom.log.reader import Reader
 from loom.log.topics import Bus
 
-__all__ = ["fold_until", "shown", "state_digest"]
+__all__ = ["fold_until", "shown", "state_digest", "time_at"]
 
 
 async def fold_until(
@@ -51,6 +52,25 @@ async def fold_until(
         await folder.stop()
         await reader.stop()
     return folder, last
+
+
+async def time_at(bus: Bus, place: Position) -> int | None:
+    """When the event at a place, or the last one before it, was decided; None without one."""
+    reader = Reader(bus, place.topic, place.partition)
+    await reader.start()
+    found = None
+    try:
+        end = min(await reader.end(), place.offset + 1)
+        while reader.next_offset < end:
+            for record in await reader.batch():
+                if record.offset >= end or record.verdict.kind != Kind.EVENT:
+                    continue
+                recorded = reader.recorded(record)
+                if recorded.position.incarnation == place.incarnation:
+                    found = recorded.at_us
+    finally:
+        await reader.stop()
+    return found
 
 
 def state_digest(state: Any) -> str:

@@ -34,7 +34,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def replay(
-    to: Annotated[str, typer.Option(help="An event's id, or a time: 2026-11-22T10:00:00Z.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="An event's id, a time: 2026-11-22T10:00:00Z, or a place: loomos.scheduler:0:17."
+        ),
+    ],
     services: Annotated[
         list[str] | None, typer.Option("--service", help="Only this service; again for each.")
     ] = None,
@@ -63,7 +68,7 @@ def time_of(moment: str) -> int:
             return found
         case str():
             return decided_at(found)
-    raise Refused(0, "INVALID_ARGUMENT", f"--to is {moment!r}: name the event that stands there")
+    return decided_there(found)
 
 
 def decided_at(event_id: str) -> int:
@@ -72,6 +77,18 @@ def decided_at(event_id: str) -> int:
         organisation = segment(door.organisation_id or "platform")
         path = f"/api/v1/organisations/{organisation}/audit/events/{segment(event_id)}"
         return int(door.call("GET", path)["at_us"])
+
+
+def decided_there(place: Position) -> int:
+    """When the event at a place was decided, as the log itself says."""
+    from loom.kit.replay import time_at
+
+    name = place.topic.removeprefix("loomos.")
+    settings = Settings.load(known(name).name)
+    if place.partition < settings.partitions and (found := asyncio.run(time_at(settings, place))):
+        return found
+    told = f"--to: no event stands at or before {place.topic}:{place.partition}:{place.offset}"
+    raise Refused(0, "NOT_FOUND", told)
 
 
 async def folded(service: Service, until_us: int) -> "list[tuple[int, Folder, int]]":
