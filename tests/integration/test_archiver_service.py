@@ -140,7 +140,7 @@ async def test_a_run_archives_and_shortens_but_a_hold_keeps_kafka_whole(archivin
 
 
 async def ran(shell):
-    request = pb.ListEventsRequest(organisation_id="platform", type_prefix="archive.ran")
+    request = pb.ListEventsRequest(organisation_id="platform", type_prefix="archive.run.finished")
     events = (await tell(shell, request, caller())).events
     return [(one.stream, one.payload["archived"]) for one in events]
 

@@ -1,4 +1,4 @@
-"""Events as readers want them: by the newest version, opened for who may, in streams and reports."""
+"""Events as readers want them: by the newest version, and opened for who may read them."""
 
 import asyncio
 import contextlib

@@ -265,7 +265,7 @@ def chain_of(depot: "Depot", topic: str, partition: int) -> "list[Manifest]":
 
 def ended(door: Door, run_id: str, until: float) -> dict[str, Any] | None:
     """What the event says that ends a run; None where it does not come in time."""
-    asked = {"type_prefix": "archive.ran", "stream": run_id}
+    asked = {"type_prefix": "archive.run.finished", "stream": run_id}
     while time.monotonic() < until:
         page = door.call("GET", TRAIL, params=asked)
         for event in page.get("events", []):

@@ -5,7 +5,7 @@ platform also knows what is archived.
     range: (nothing) ── ArchiveSealed ──▶ archived ── LogShortened ──▶ archived only
            archived ── ArchiveReplaced ──▶ archived, next generation
            archived only ── ArchiveDeleted ──▶ archived only, less content
-    run: (nothing) ── ArchiveRequested ──▶ asked for ── ArchiveRan ──▶ (nothing)
+    run: (nothing) ── ArchiveRequested ──▶ asked for ── ArchiveRunFinished ──▶ (nothing)
     erasure: (nothing) ── SubjectErased ──▶ ordered ── KeyDestroyed ──▶ done
     rotation: (nothing) ── RotationOrdered ──▶ ordered ── KeyRotated ──▶ (nothing)
     subscription: (nothing) ── SubscriptionCreated ──▶ stands ── SubscriptionDeleted ──▶ (nothing)

@@ -8,12 +8,12 @@
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import psycopg
 from google.protobuf import json_format
 
 from loom.payload import upcast
+from loom.store import Connection
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 
@@ -35,7 +35,7 @@ class Version(NamedTuple):
     steps: tuple[data_pb2.UpcastStep, ...]
 
 
-async def lifted(events: Iterable[pb.AuditEvent], db: psycopg.AsyncConnection) -> None:
+async def lifted(events: Iterable[pb.AuditEvent], db: Connection) -> None:
     """Show each user's event by its newest version, in place; all others stay as they are."""
     found = [event for event in events if "append_id" in event.payload.fields]
     if not found:
@@ -50,12 +50,10 @@ def stream_of(event: pb.AuditEvent) -> str:
     return f"{event.organisation_id}/schemas/{event.payload['event_type']}"
 
 
-async def versions_of(
-    streams: Iterable[str], db: psycopg.AsyncConnection
-) -> dict[str, list[Version]]:
+async def versions_of(streams: Iterable[str], db: Connection) -> dict[str, list[Version]]:
     """By stream, the versions up to the newest that takes events, oldest first."""
     cursor = await db.execute(VERSIONS, (sorted(streams),))
-    rows = cast(list[dict[str, Any]], await cursor.fetchall())
+    rows = await cursor.fetchall()
     ended = {
         (row["stream"], row["payload"].get("schema_version"))
         for row in rows

@@ -255,9 +255,9 @@ def test_a_run_ends_once_and_is_asked_for_until_then():
     over = pb.ReportArchiveRunRequest(
         organisation_id="platform", run_id=event.run_id, archived=2, failed=["loomos.data-0"]
     )
-    ran = waiting.when(over).one(pb.ArchiveRan)
+    ran = waiting.when(over).one(pb.ArchiveRunFinished)
     assert (ran.archived, ran.failed) == (2, ["loomos.data-0"])
-    assert list(waiting.when(asked).accepted().state.retention.runs)[0] == event.run_id
+    assert next(iter(waiting.when(asked).accepted().state.retention.runs)) == event.run_id
     platform(event, ran).when(over).then()
     platform().when(over).then()
 

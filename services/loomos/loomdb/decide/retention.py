@@ -94,7 +94,7 @@ def report_run(command: pb.ReportArchiveRunRequest, state: Trail) -> list[Messag
     if command.run_id not in state.retention.runs:
         return []
     return [
-        pb.ArchiveRan(
+        pb.ArchiveRunFinished(
             run_id=command.run_id,
             organisation_id=PLATFORM,
             archived=command.archived,

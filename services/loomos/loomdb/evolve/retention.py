@@ -24,7 +24,7 @@ def evolve(state: Retention, event: Message) -> None:
             del state.holds[event.hold_id]
         case pb.ArchiveRequested():
             state.runs[event.run_id] = event
-        case pb.ArchiveRan():
+        case pb.ArchiveRunFinished():
             state.runs.pop(event.run_id, None)
         case pb.ArchiveSealed() | pb.ArchiveReplaced():
             told = event.range
