@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 
 from loomos.cli.chaos import hostile, processes
-from loomos.cli.chaos.invariants import Checks, broken_causes, broken_ids
+from loomos.cli.chaos.invariants import Checks
 from loomos.cli.chaos.rounds import FAULTS, one_round
 from loomos.cli.chaos.story import Story
+from loomos.cli.chaos.told import broken_causes, broken_ids
 from loomos.cli.chaos.world import world
 
 SEED = 20261122

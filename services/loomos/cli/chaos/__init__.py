@@ -97,7 +97,7 @@ def chosen(
 ) -> Coroutine[Any, Any, None]:
     """The work of one of the two commands."""
     if kind == "cluster":
-        from loomos.cli.chaos.cluster import run_cluster
+        from loomos.cli.chaos.cluster_rounds import run_cluster
 
         return run_cluster(folder, seed, seconds, story)
     from loomos.cli.chaos.rounds import run_rounds

@@ -8,11 +8,8 @@
 
 import asyncio
 import contextlib
-import random
 import signal
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -20,14 +17,11 @@ from google.protobuf.message import Message
 
 from loom.kit.authority import Authority, write_secret
 from loom.kit.config import Settings
-from loom.kit.errors import Failure
-from loom.log.topics import connection
+from loom.log.topics import KafkaError, connection
 from loom.v1 import common_pb2
-from loom.v1 import data_pb2 as pb
-from loomos.cli.chaos.appends import ORGANISATIONS, Appends, sample
-from loomos.cli.chaos.invariants import broken_causes, broken_ids
+from loomos.cli.chaos.appends import Appends
 from loomos.cli.chaos.people import People
-from loomos.cli.chaos.story import Story
+from loomos.cli.chaos.told import broken_causes, broken_ids
 from loomos.cli.soak.load import Load, Outcome
 from loomos.cli.soak.promises import Witness, broken_promises
 from loomos.cli.soak.world import Broken, instance, read_partition
@@ -37,14 +31,13 @@ from loomos.embedded.kafka import ADMIN, Broker, Ports
 from loomos.embedded.services import ALL
 from loomos.embedded.stores import Stores
 
-__all__ = ["FAULTS", "Cluster", "run_cluster"]
+__all__ = ["Cluster", "cluster"]
 
 TOPIC = "loomos.data"
 MEMBERS = 3
 ANSWERS = 20
 START_SECONDS = 180.0
 RECOVER_SECONDS = 120.0
-AWAY_SECONDS = 10.0
 POLL_SECONDS = 0.3
 CALLERS = 4
 INSTANCES = ("security", "data")
@@ -156,15 +149,19 @@ class Cluster:
             await asyncio.sleep(POLL_SECONDS)
 
     async def state(self) -> tuple[int, list[int]]:
-        """The partition's leader, and who is in sync."""
-        admin = AIOKafkaAdminClient(**connection(self.stores.administrator()))
-        await admin.start()
-        try:
-            (told,) = await admin.describe_topics([TOPIC])
-            (found,) = told["partitions"]
-            return found["leader"], sorted(found["isr"])
-        finally:
-            await admin.close()
+        """The partition's leader, and who is in sync; asked again while brokers come and go."""
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while True:
+                admin = AIOKafkaAdminClient(**connection(self.stores.administrator()))
+                try:
+                    await admin.start()
+                    (told,) = await admin.describe_topics([TOPIC])
+                    (found,) = told["partitions"]
+                    return found["leader"], sorted(found["isr"])
+                except (KafkaError, OSError, ValueError, KeyError):
+                    await asyncio.sleep(POLL_SECONDS)
+                finally:
+                    await admin.close()
 
     async def leader(self) -> Member:
         """Who leads the partition."""
@@ -179,9 +176,8 @@ class Cluster:
                 for one in self.members:
                     if not one.alive:
                         one.launch(quiet)
-                with contextlib.suppress(Exception):
-                    if (await self.state())[1] == [1, 2, 3]:
-                        return
+                if (await self.state())[1] == [1, 2, 3]:
+                    return
                 await asyncio.sleep(POLL_SECONDS)
 
     async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:
@@ -250,126 +246,5 @@ async def cluster(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncI
         made.stop()
 
 
-async def leader_killed(made: Cluster, load: Load) -> str:
-    """kill -9 of the broker that leads, during appends."""
-    leader = await made.leader()
-    leader.kill()
-    await load.go_on(ANSWERS, RECOVER_SECONDS)
-    after, in_sync = await made.state()
-    return f"broker {leader.node} killed, {after} leads, in sync {in_sync}"
-
-
-async def leader_moved(made: Cluster, load: Load) -> str:
-    """The leading broker is told to end: it hands its lead over first."""
-    leader = await made.leader()
-    assert leader.process is not None
-    leader.process.send_signal(signal.SIGTERM)
-    await load.go_on(ANSWERS, RECOVER_SECONDS)
-    after, _ = await made.state()
-    return f"broker {leader.node} handed over to {after}"
-
-
-async def too_few(made: Cluster, load: Load) -> str:
-    """Two of three killed: nothing is acknowledged until one is back."""
-    leader = await made.leader()
-    for one in made.members:
-        if one is not leader:
-            one.kill()
-    # What was on its way may still have been taken by both.
-    await asyncio.sleep(AWAY_SECONDS)
-    code, told = "", ""
-    request = pb.AppendEventRequest(
-        organisation_id=ORGANISATIONS[0], event=sample(f"few-{made.rounds}", "few")
-    )
-    began = load.answered
-    try:
-        await made.people.tell(request, request.organisation_id, timeout_s=AWAY_SECONDS)
-    except Failure as failure:
-        code, told = failure.code, str(failure)
-    assert code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"an append was told {code or 'OK'}"
-    acknowledged = load.answered - began
-    assert not acknowledged, f"{acknowledged} commands were answered with one broker of three"
-    await made.whole()
-    await load.go_on(ANSWERS, RECOVER_SECONDS)
-    return f"one broker left: {code}: {told[:100]}; went on when the others came back"
-
-
-async def all_killed(made: Cluster, load: Load) -> str:
-    """kill -9 of all three at once."""
-    for one in made.members:
-        one.kill()
-    await made.whole()
-    await load.go_on(ANSWERS, RECOVER_SECONDS)
-    return "three brokers killed and started"
-
-
-async def copies_asked_for(made: Cluster, load: Load) -> str:
-    """QUORUM is given with a broker away, ALL is refused with the numbers and given afterwards."""
-    await asyncio.sleep(1)
-    number, _ = await made.state()
-    follower = next(one for one in made.members if one.node != number)
-    codes: list[str] = [await level(made, "ALL", 1)]
-    follower.kill()
-    async with asyncio.timeout(RECOVER_SECONDS):
-        while len((await made.state())[1]) == MEMBERS:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_SECONDS)
-    await asyncio.sleep(2)
-    codes += [await level(made, "QUORUM", 2), await level(made, "ALL", 3)]
-    await made.whole()
-    await asyncio.sleep(2)
-    codes.append(await level(made, "ALL", 4))
-    assert [one.split(":")[0] for one in codes] == ["OK", "OK", "FAILED_PRECONDITION", "OK"], codes
-    return f"with one broker away ALL was told {codes[2]}"
-
-
-async def level(made: Cluster, name: str, number: int) -> str:
-    """What an append of this consistency is told; asked again while nothing is known."""
-    request = pb.AppendEventRequest(
-        organisation_id=ORGANISATIONS[0],
-        event=sample(f"level-{made.rounds}-{number}", "levels"),
-        consistency=f"CONSISTENCY_{name}",  # pyright: ignore
-    )
-    async with asyncio.timeout(RECOVER_SECONDS):
-        while True:
-            try:
-                await made.people.tell(request, request.organisation_id)
-            except Failure as failure:
-                if failure.code == "FAILED_PRECONDITION":
-                    return f"{failure.code}: {failure}"
-                await asyncio.sleep(POLL_SECONDS)
-            else:
-                return "OK"
-
-
 def quiet(line: str) -> None:
     """Nobody wants to hear it."""
-
-
-FAULTS: dict[str, Callable[[Cluster, Load], Awaitable[str]]] = {
-    "leader killed": leader_killed,
-    "leader moved": leader_moved,
-    "too few in sync": too_few,
-    "copies asked for": copies_asked_for,
-    "all killed": all_killed,
-}
-
-
-async def run_cluster(folder: Path, seed: int, seconds: float, story: Story) -> None:
-    """Each fault once, then in the seed's order until time is up; raises Broken."""
-    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    async with cluster(folder, seed, lambda line: story.tell("note", line=line)) as made:
-        _, in_sync = await made.state()
-        story.tell("ready", brokers_in_sync=in_sync, min_insync=2)
-        until = time.monotonic() + seconds
-        first = list(FAULTS)
-        while first or time.monotonic() < until:
-            name = first.pop(0) if first else chance.choice(list(FAULTS))
-            story.tell("fault", name=name)
-            began = time.monotonic()
-            async with made.loaded() as load:
-                did = await FAULTS[name](made, load)
-            counts = Counter(one.kind for one in load.outcomes.values())
-            took = round(time.monotonic() - began, 1)
-            story.tell("did", name=name, did=did, seconds=took, **counts)
-        counts = Counter(one.kind for one in made.outcomes.values())
-        story.tell("checked", commands=len(made.outcomes), rounds=made.rounds, **counts)
