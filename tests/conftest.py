@@ -134,7 +134,8 @@ def settings(platform: Platform) -> Callable[..., Settings]:
 
 
 def empty_log(platform: Platform) -> None:
-    """Delete and make every topic anew."""
+    """Delete and make every topic anew; the trees over the old ones go too."""
+    shutil.rmtree(platform.home.path / "trees", ignore_errors=True)
 
     async def wipe() -> None:
         bus = platform.administrator

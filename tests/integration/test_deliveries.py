@@ -84,9 +84,12 @@ class Consumer:
 
 
 def made(streams: Streams, name: str, **more: object) -> str:
-    """A new subscription from the beginning."""
+    """A new subscription from the beginning, known to the tables."""
     body = {"name": name, "selection": {"types": ["test."]}, "ack_deadline_ms": 2000} | more
-    return streams.command(streams.people["eng@acme"], f"{OWN}/subscriptions", **body)["id"]
+    eng = streams.people["eng@acme"]
+    own = streams.command(eng, f"{OWN}/subscriptions", **body)["id"]
+    until(lambda: eng.http.get(f"{OWN}/subscriptions/{own}").status_code == 200)
+    return own
 
 
 def test_nothing_is_lost_when_loomdb_and_a_consumer_are_killed_in_mid_delivery(streams):
