@@ -1,5 +1,6 @@
 -- The audit index. `payload` is json, not jsonb: it must take whatever a valid event says. What
--- conditions are asked of stands in `search`, where Postgres can look into it (ADR 0025).
+-- conditions are asked of stands in `search`, where Postgres can look into it; `span` in it names
+-- the spans of time that an event lies in, for which the GIN index has no order (ADR 0025).
 CREATE TABLE audit_events (
   topic text NOT NULL,
   partition int NOT NULL,
@@ -26,6 +27,9 @@ CREATE INDEX ON audit_events (event_id);
 CREATE INDEX ON audit_events (correlation_id);
 CREATE INDEX ON audit_events (causation_id);
 CREATE INDEX ON audit_events (stream, version);
+-- Whom a stream concerns, where an earlier event of it says so: long streams may never say it.
+CREATE INDEX ON audit_events (stream, version) WHERE organisation_id <> '';
+CREATE INDEX ON audit_events (stream, version) WHERE project_id <> '';
 CREATE INDEX ON audit_events (actor, at_us);
 CREATE INDEX ON audit_events (type, at_us);
 CREATE INDEX ON audit_events (at_us, topic, partition, record_offset);

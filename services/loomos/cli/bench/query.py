@@ -26,6 +26,7 @@ from loomos.embedded import postgres
 from loomos.embedded.home import Home
 from loomos.embedded.stores import Stores
 from loomos.loomdb.query.search import search_events
+from loomos.loomdb.spans import spans_of
 
 __all__ = ["SIZES", "measure"]
 
@@ -194,6 +195,7 @@ def rows(size: int) -> Iterator[tuple[Any, ...]]:
             "context": context_of(draw) if users else {},
             "security": {},
             "payload": said,
+            "span": spans_of(BEGAN_US + number * (YEAR_US // size)),
         }
         whole: Any = said
         if users:

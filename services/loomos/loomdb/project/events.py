@@ -21,6 +21,7 @@ from loom.v1 import common_pb2, data_pb2
 from loomos.loomdb.filter import document
 from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
 from loomos.loomdb.searchable import searchable
+from loomos.loomdb.spans import spans_of
 
 __all__ = ["project"]
 
@@ -31,19 +32,25 @@ SEARCHED = ("priority", "tags", "classification", "context", "security", "payloa
 # The stubs type an extension by its field, not by the message it extends.
 EVENT: Any = common_pb2.event
 
-INSERT = """
+COLUMNS = """
 INSERT INTO audit_events (
   topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
   shard, command_id, command_digest, correlation_id, causation_id, payload, search,
   organisation_id, project_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, """
+FOUND = " ON CONFLICT (topic, partition, record_offset) DO NOTHING"
+PLAIN = COLUMNS + "%s, %s)" + FOUND
+INHERITING = (
+    COLUMNS
+    + """
   COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND organisation_id <> ''
     ORDER BY version LIMIT 1), ''),
   COALESCE(NULLIF(%s, ''), (SELECT project_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND project_id <> ''
-    ORDER BY version LIMIT 1), ''))
-ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
+    ORDER BY version LIMIT 1), ''))"""
+    + FOUND
+)
 
 
 def project(record: Recorded) -> list[Statement]:
@@ -54,39 +61,40 @@ def project(record: Recorded) -> list[Statement]:
         payload["payload"] = content_of(record.event)
     organisation, project_id = owner_of(record)
     position = record.position
+    row = (
+        position.topic,
+        position.partition,
+        position.offset,
+        position.incarnation,
+        record.id,
+        record.type,
+        record.at_us,
+        record.actor,
+        record.stream,
+        record.version,
+        record.shard,
+        record.command_id,
+        record.command_digest,
+        record.correlation_id,
+        record.causation_id,
+        json.dumps(payload, sort_keys=True, ensure_ascii=True),
+        searchable(searched(record.event, payload, record.at_us)),
+    )
+    if (organisation and project_id) or speaks_for_itself(record):
+        return [Statement(PLAIN, (*row, organisation, project_id))]
     # Streams of the shell itself have the same names in every topic.
     stream = (position.topic, position.partition, record.stream)
-    return [
-        Statement(
-            INSERT,
-            (
-                position.topic,
-                position.partition,
-                position.offset,
-                position.incarnation,
-                record.id,
-                record.type,
-                record.at_us,
-                record.actor,
-                record.stream,
-                record.version,
-                record.shard,
-                record.command_id,
-                record.command_digest,
-                record.correlation_id,
-                record.causation_id,
-                json.dumps(payload, sort_keys=True, ensure_ascii=True),
-                searchable(searched(record.event, payload)),
-                organisation,
-                *stream,
-                project_id,
-                *stream,
-            ),
-        )
-    ]
+    return [Statement(INHERITING, (*row, organisation, *stream, project_id, *stream))]
 
 
-def searched(event: Message, payload: dict[str, Any]) -> dict[str, Any]:
+def speaks_for_itself(record: Recorded) -> bool:
+    """True where no earlier event of the stream could say more about whom this one concerns."""
+    return isinstance(record.event, data_pb2.EventAppended) or record.shard == partition_shard(
+        record.position.partition
+    )
+
+
+def searched(event: Message, payload: dict[str, Any], at_us: int) -> dict[str, Any]:
     """The part of an event's document that has no columns."""
     users = isinstance(event, data_pb2.EventAppended)
     if users:
@@ -94,7 +102,7 @@ def searched(event: Message, payload: dict[str, Any]) -> dict[str, Any]:
     else:
         rank = rank_of(event.DESCRIPTOR.GetOptions().Extensions[EVENT].classification)
     found = document({}, payload, users, CLASSES[rank])
-    return {name: found[name] for name in SEARCHED}
+    return {name: found[name] for name in SEARCHED} | {"span": spans_of(at_us)}
 
 
 def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:

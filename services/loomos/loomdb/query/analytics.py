@@ -15,17 +15,9 @@ from loom.kit.scratch import asked_at_us
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import figures
 from loomos.loomdb.filter import check_path
-from loomos.loomdb.query.search import (
-    NARROW,
-    PLAIN,
-    Asked,
-    all_of,
-    asked_of,
-    bounded,
-    fetched,
-    fits,
-)
+from loomos.loomdb.query.search import asked_of, bounded
 from loomos.loomdb.query.search_order import PLACE
+from loomos.loomdb.query.search_page import NARROW, PLAIN, Asked, all_of, fetched, fits
 from loomos.loomdb.query.search_sql import NUMBERS, TEXTS, Values, jsonpath
 
 __all__ = ["analyze_events"]

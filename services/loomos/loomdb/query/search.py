@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any
 
 import psycopg
 
@@ -17,41 +17,19 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.filter import Predicate, checked, condition_of, document, predicate
-from loomos.loomdb.query.events import event_of
-from loomos.loomdb.query.search_order import ORDERS, Order, behind, cursor_of
+from loomos.loomdb.filter import checked, condition_of, predicate
+from loomos.loomdb.query.search_order import ORDERS, PLACE, Order, behind
+from loomos.loomdb.query.search_page import NARROW, Asked, by_spans, follow, page_of, part_of
 from loomos.loomdb.query.search_sql import Clause, Values, parts
 
-__all__ = ["Asked", "asked_of", "bounded", "fits", "search_events"]
+__all__ = ["asked_of", "bounded", "search_events"]
 
 PAGE = 100
 ROWS_MAX = 20_000
 ROWS_FIRST = 2_000
 ROWS_UNKEYED = 10_000
 TIME_MS = 1_000
-PLAIN = (
-    "topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version, "
-    "shard, organisation_id, project_id, command_id, correlation_id, causation_id, payload"
-)
-COLUMNS = f"{PLAIN}, search ->> 'classification' AS classification"
-NARROW = (
-    "give a time range, types, or a condition with =, in or `tags contains`, which indexes can find"
-)
 Db = psycopg.AsyncConnection[Any]
-
-
-class Asked(NamedTuple):
-    """What a request asks for, ready to be asked of the index."""
-
-    scope: list[Clause]
-    """Whose rows and of which time."""
-    found: list[Clause]
-    """What indexes can find."""
-    rest: list[Clause]
-    """What is asked of each row."""
-    holds: Predicate | None
-    """What decides; None where SQL says all of it exactly."""
-    values: Values
 
 
 async def search_events(
@@ -64,44 +42,30 @@ async def search_events(
         asked.scope.append(behind(request.cursor, order, asked.values))
     limit = request.limit or PAGE
     await bounded(db)
-    for first, unkeyed in ((True, False), (False, False), (False, True)):
-        rows_max = ROWS_FIRST if first else ROWS_UNKEYED if unkeyed else ROWS_MAX
-        try:
-            async with db.transaction():
-                page = await page_of(asked, order, limit, rows_max, unkeyed, db)
-        except psycopg.errors.QueryCanceled:
-            continue
-        if page.complete or not first:
-            return page
-    told = f"no page of this search was found in {TIME_MS} ms: {NARROW}"
-    raise Rejected(Code.FAILED_PRECONDITION, told, "filter")
+    stepped = order.columns == PLACE and (asked.valued or bool(request.types))
+    try:
+        async with db.transaction():
+            if stepped:
+                return await by_spans(asked, order, limit, ROWS_MAX, db)
+            return await by_rows(asked, order, limit, db)
+    except psycopg.errors.QueryCanceled:
+        pass
+    try:
+        async with db.transaction():
+            return await page_of(asked, order, limit, ROWS_UNKEYED, db, unkeyed=True)
+    except psycopg.errors.QueryCanceled as error:
+        told = f"no page of this search was found in {TIME_MS} ms: {NARROW}"
+        raise Rejected(Code.FAILED_PRECONDITION, told, "filter") from error
 
 
-async def page_of(
-    asked: Asked, order: Order, limit: int, rows_max: int, unkeyed: bool, db: Db
-) -> pb.EventSearchPage:
-    """The page that is found in so many rows; with `unkeyed`, of the order alone."""
-    rows_max = max(rows_max, limit)
-    inner = asked.scope if unkeyed else [*asked.scope, *asked.found]
-    outer = [*asked.found, *asked.rest] if unkeyed else asked.rest
-    within = f"FROM audit_events WHERE {all_of(inner)} ORDER BY {order.text}"
-    text = f"SELECT {COLUMNS} {within} LIMIT {limit:d}"
-    if outer:
-        text = (
-            f"SELECT {COLUMNS} FROM (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}) AS c "  # noqa: S608 - constants and parameters
-            f"WHERE {all_of(outer)} ORDER BY {order.text} LIMIT {limit:d}"
-        )
-    rows = await fetched(text, asked.values, db)
-    kept = [row for row in rows if asked.holds is None or fits(row, asked.holds)]
-    page = pb.EventSearchPage(events=[event_of(row) for row in kept], complete=True)
-    if len(rows) == limit:
-        page.next_cursor = cursor_of(rows[-1], order)
+async def by_rows(asked: Asked, order: Order, limit: int, db: Db) -> pb.EventSearchPage:
+    """A page of what one index finds in the order itself, or finds little of."""
+    page, looked = await part_of(asked, order, limit, ROWS_FIRST, db)
+    if page.complete or looked >= ROWS_MAX:
         return page
-    if outer:
-        text = f"SELECT {', '.join(order.columns)} {within} OFFSET {rows_max - 1:d}"
-        for last in await fetched(f"{text} LIMIT 1", asked.values, db):
-            page.next_cursor, page.complete = cursor_of(last, order), False
-            page.stopped = f"looked at {rows_max} events and stopped there: {NARROW}"
+    on, wanted = asked.behind(page.next_cursor, order), limit - len(page.events)
+    rest, _ = await part_of(on, order, wanted, ROWS_MAX - looked, db, before=looked)
+    follow(page, rest)
     return page
 
 
@@ -173,18 +137,6 @@ def typed(types: Sequence[str], values: Values) -> Clause | None:
     return Clause(f"({' OR '.join(tests)})", True) if tests else None
 
 
-def all_of(clauses: Sequence[Clause]) -> str:
-    """Clauses that all hold."""
-    return " AND ".join(one.text for one in clauses) or "TRUE"
-
-
-def fits(row: dict[str, Any], holds: Predicate) -> bool:
-    """Whether an event of the index fits, by what it says exactly."""
-    payload = row["payload"]
-    users = "append_id" in payload and payload.get("event_type") == row["type"]
-    return holds(document(row, payload, users, row["classification"]))
-
-
 async def bounded(db: Db, time_ms: int = TIME_MS) -> None:
     """Let no statement of this transaction take longer; plans are for these values alone."""
     # Compiling a plan takes longer than most searches.
@@ -193,9 +145,3 @@ async def bounded(db: Db, time_ms: int = TIME_MS) -> None:
         "set_config('work_mem', '32MB', true)",
         (str(time_ms),),
     )
-
-
-async def fetched(text: str, values: Values, db: Db) -> list[dict[str, Any]]:
-    """Rows of a statement that is made of constants in this file and in `search_sql`."""
-    cursor = await db.execute(cast(LiteralString, text), values.given, prepare=False)
-    return await cursor.fetchall()

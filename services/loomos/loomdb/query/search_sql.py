@@ -20,7 +20,7 @@ from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import PRIORITIES
 from loomos.loomdb.searchable import safe_text
 
-__all__ = ["ALL", "Clause", "Values", "compiled", "jsonpath", "parts"]
+__all__ = ["ALL", "Clause", "Values", "compiled", "jsonpath", "parts", "where"]
 
 TEXTS = (
     "type", "event_id", "stream", "shard", "topic", "actor", "organisation_id", "project_id",
