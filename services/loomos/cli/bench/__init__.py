@@ -33,9 +33,9 @@ PAIRS = 5
 def bench_append(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
     """Confirmed events a second, and how long a caller waits."""
     # Slow to import, as all that follow, and no other command of `loomos` needs them.
-    from loomos.cli.bench.append import measure
+    from loomos.cli.bench.beside import measure_all
 
-    against_kafka(measure, as_json, pairs)
+    against_kafka(measure_all, as_json, pairs)
 
 
 @app.command("replay")

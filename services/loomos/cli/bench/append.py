@@ -78,10 +78,6 @@ async def measure(report: Report, ground: Ground, pairs: int) -> None:
             )
         for callers in CALLERS:
             tell(report, f"{callers}_callers", found[callers], peers)
-    # It measures with this module's load.
-    from loomos.cli.bench.beside import measure_beside
-
-    await measure_beside(report, ground, PEER_TOPIC, pairs)
 
 
 def tell(report: Report, name: str, runs: list[Load], peers: list[float] | None = None) -> None:

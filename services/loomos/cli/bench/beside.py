@@ -17,7 +17,15 @@ from loom.log.tiles import DamagedTree
 from loom.log.topics import Bus
 from loom.log.verify import open_trees
 from loom.store import Store
-from loomos.cli.bench.append import MEASURED_SECONDS, WARMUP_SECONDS, Load, in_process, load
+from loomos.cli.bench.append import (
+    MEASURED_SECONDS,
+    PEER_TOPIC,
+    WARMUP_SECONDS,
+    Load,
+    in_process,
+    load,
+    measure,
+)
 from loomos.cli.bench.ground import PRODUCER, Ground
 from loomos.cli.bench.peer import PEER, run_peer
 from loomos.cli.bench.report import Report, paired, single
@@ -25,7 +33,7 @@ from loomos.cli.bench.trivial import NAME, PAYLOAD_BYTES, SERVICE
 from loomos.cli.soak.world import instance
 from loomos.embedded.process import Unusable
 
-__all__ = ["measure_beside"]
+__all__ = ["measure_all"]
 
 BENCH = "append"
 CALLERS = 1024
@@ -34,6 +42,12 @@ CAUGHT_UP_SECONDS = 600.0
 POLL_SECONDS = 0.05
 PEER_RECORDS = 300_000
 PEER_EVENTS = 2_000
+
+
+async def measure_all(report: Report, ground: Ground, pairs: int) -> None:
+    """All rows of `append`: alone first, then with loomdb beside."""
+    await measure(report, ground, pairs)
+    await measure_beside(report, ground, PEER_TOPIC, pairs)
 
 
 async def measure_beside(report: Report, ground: Ground, peer_topic: str, pairs: int) -> None:

@@ -32,25 +32,26 @@ SEARCHED = ("priority", "tags", "classification", "context", "security", "payloa
 # The stubs type an extension by its field, not by the message it extends.
 EVENT: Any = common_pb2.event
 
-COLUMNS = """
+INHERITING = """
 INSERT INTO audit_events (
   topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
   shard, command_id, command_digest, correlation_id, causation_id, payload, search,
   organisation_id, project_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, """
-FOUND = " ON CONFLICT (topic, partition, record_offset) DO NOTHING"
-PLAIN = COLUMNS + "%s, %s)" + FOUND
-INHERITING = (
-    COLUMNS
-    + """
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
   COALESCE(NULLIF(%s, ''), (SELECT organisation_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND organisation_id <> ''
     ORDER BY version LIMIT 1), ''),
   COALESCE(NULLIF(%s, ''), (SELECT project_id FROM audit_events
     WHERE topic = %s AND partition = %s AND stream = %s AND project_id <> ''
-    ORDER BY version LIMIT 1), ''))"""
-    + FOUND
-)
+    ORDER BY version LIMIT 1), ''))
+ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
+PLAIN = """
+INSERT INTO audit_events (
+  topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version,
+  shard, command_id, command_digest, correlation_id, causation_id, payload, search,
+  organisation_id, project_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
 
 
 def project(record: Recorded) -> list[Statement]:
