@@ -1,6 +1,6 @@
 -- The audit index. `payload` is json, not jsonb: it must take whatever a valid event says. What
--- conditions are asked of stands in `search`, where Postgres can look into it; `span` in it names
--- the spans of time that an event lies in, for which the GIN index has no order (ADR 0025).
+-- conditions are asked of stands in `search`, where Postgres can look into it; `span` and
+-- `owner` in it say when and whose, for which the GIN index has no order (ADR 0025).
 CREATE TABLE audit_events (
   topic text NOT NULL,
   partition int NOT NULL,

@@ -196,6 +196,7 @@ def rows(size: int) -> Iterator[tuple[Any, ...]]:
             "security": {},
             "payload": said,
             "span": spans_of(BEGAN_US + number * (YEAR_US // size)),
+            "owner": organisation,
         }
         whole: Any = said
         if users:

@@ -147,20 +147,15 @@ async def subject(
         db,
         "(e.actor = %(actor)s OR e.stream = %(id)s OR position(%(quoted)s IN e.payload::text) > 0)",
         parameters(organisation, cut)
-        | {
-            "actor": f"user:{subject_id}",
-            "id": subject_id,
-            "quoted": json.dumps(subject_id),
-        },
+        | {"actor": f"user:{subject_id}", "id": subject_id, "quoted": json.dumps(subject_id)},
     )
     rows = [row | {"payload": await opened(row)} for row in rows]
     own = [row for row in rows if row["actor"] == f"user:{subject_id}"]
     others = [row for row in rows if row["actor"] != f"user:{subject_id}"]
     kinds = Counter(row["type"] for row in rows)
-    return [
-        Section("What they did", shown(own)),
-        Section("What concerns them", shown(others)),
-    ], [(f"events of type {kind}", str(n)) for kind, n in sorted(kinds.items())]
+    return [Section("What they did", shown(own)), Section("What concerns them", shown(others))], [
+        (f"events of type {kind}", str(n)) for kind, n in sorted(kinds.items())
+    ]
 
 
 async def settled(db: psycopg.AsyncConnection, cut: Iterable[Place]) -> None:

@@ -52,6 +52,8 @@ class Asked(NamedTuple):
     holds: Predicate | None
     """What decides; None where SQL says all of it exactly."""
     values: Values
+    owner: str
+    """The organisation whose rows are meant; "" for those of all."""
 
     @property
     def valued(self) -> bool:
@@ -67,6 +69,9 @@ class Asked(NamedTuple):
         add, found = self.values.add, self.found
         if self.valued:
             found = [*found, where(["span"], "=", keys(begin_us, end_us), self.values)]
+            if self.owner:
+                # Where an event does not say whose it is, its row has it from an earlier one.
+                found = [*found, where(["owner"], "=", [self.owner, ""], self.values)]
         times = f"at_us >= {add(begin_us)}::bigint AND at_us < {add(end_us)}::bigint"
         return self._replace(scope=[*self.scope, Clause(times, True)], found=found)
 
@@ -95,7 +100,9 @@ async def part_of(
     outer = [*asked.found, *asked.rest] if unkeyed else asked.rest
     within = f"FROM audit_events WHERE {all_of(inner)} ORDER BY {order.text}"
     text = f"SELECT {COLUMNS} {within} LIMIT {limit:d}"
-    if outer:
+    counted = bool(outer) and inner != asked.scope
+    if counted:
+        # Counted beside it: what GIN finds is not to be looked up again only to see where it ends.
         text = (
             f"WITH c AS MATERIALIZED (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}), "  # noqa: S608 - constants and parameters
             f"f AS (SELECT {COLUMNS} FROM c WHERE {all_of(outer)} "
@@ -103,13 +110,18 @@ async def part_of(
             "SELECT f.*, n.looked FROM (SELECT count(*) AS looked FROM c) AS n "
             f"LEFT JOIN f ON TRUE ORDER BY {order.text}"
         )
+    elif outer:
+        text = (
+            f"SELECT {COLUMNS} FROM (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}) AS c "  # noqa: S608 - constants and parameters
+            f"WHERE {all_of(outer)} ORDER BY {order.text} LIMIT {limit:d}"
+        )
     rows = await fetched(text, asked.values, db)
-    looked = rows[0]["looked"] if outer else len(rows)
+    looked = rows[0]["looked"] if counted else rows_max if outer else len(rows)
     rows = [row for row in rows if row["event_id"] is not None]
     page = told(rows, asked.holds)
     if len(rows) == limit:
         page.next_cursor = cursor_of(rows[-1], order)
-    elif looked == rows_max:
+    elif outer and looked == rows_max:
         text = f"SELECT {', '.join(order.columns)} {within} OFFSET {rows_max - 1:d}"
         for last in await fetched(f"{text} LIMIT 1", asked.values, db):
             stop(page, cursor_of(last, order), before + rows_max)
