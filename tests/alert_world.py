@@ -61,9 +61,7 @@ def certificate(tmp_path):
     )
     file = tmp_path / "server.pem"
     private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
     authority = tmp_path / "authority.pem"

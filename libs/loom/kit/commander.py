@@ -25,10 +25,7 @@ from loom.kit.answers import Answer
 from loom.kit.authorize import Authorizer
 from loom.kit.contract import Service
 from loom.kit.desk import Decided, Desk
-from loom.kit.entries import (
-    Entry,
-    unknown_outcome,
-)
+from loom.kit.entries import Entry, unknown_outcome
 from loom.kit.errors import Failure
 from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot

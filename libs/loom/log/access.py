@@ -92,10 +92,7 @@ def rules(readers: Iterable[str], feeds: Collection[str] = ()) -> set[Rule]:
 
 
 async def apply(
-    bus: Bus,
-    passwords: Mapping[str, str],
-    readers: Iterable[str] = (),
-    feeds: Collection[str] = (),
+    bus: Bus, passwords: Mapping[str, str], readers: Iterable[str] = (), feeds: Collection[str] = ()
 ) -> None:
     """Give each user its password and make the standing rules those of the table.
 

@@ -123,8 +123,7 @@ class World:
         """The instance that holds the partition, as its lease says."""
         address = await self.people.resolve(service, "")
         return next(
-            (one for one in self.of(service) if one.settings.listen == address),
-            self.of(service)[0],
+            (one for one in self.of(service) if one.settings.listen == address), self.of(service)[0]
         )
 
     def heal(self) -> None:

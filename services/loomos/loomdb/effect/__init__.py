@@ -14,9 +14,7 @@ async def effect(record: Recorded, shell: Any) -> list[Command]:
     match record.event:
         case pb.SubjectErased() | pb.RotationOrdered() | pb.RewrapOrdered():
             return await keys.effect(record, shell)
-        case (
-            pb.AlertRaised() | pb.AlertAcknowledged() | pb.AlertResolved() | pb.AlertSuppressed()
-        ):
+        case pb.AlertRaised() | pb.AlertAcknowledged() | pb.AlertResolved() | pb.AlertSuppressed():
             return await alert.effect(record, shell)
         case _:
             return []
