@@ -22,14 +22,14 @@ def spans_of(at_us: int) -> list[str]:
 
 
 def cut(begin_us: int, width_us: int, descending: bool) -> tuple[int, int]:
-    """The range from there on, forwards or backwards, at least so wide or as wide as keys can name.
+    """The range from there on, forwards or backwards, about so wide; never an empty one.
 
-    Its far end lies at a bound; its near end is where it begins.
+    Its far end lies at a bound of spans; its near end is where it begins, left out if backwards.
     """
     _, shift = length_of(width_us)
     count = min(KEYS_MAX, -(-width_us >> shift) or 1)
     if descending:
-        return max(0, (begin_us >> shift) - count + 1) << shift, begin_us
+        return max(0, (begin_us - 1 >> shift) + 1 - count) << shift, begin_us
     return begin_us, ((begin_us >> shift) + count) << shift
 
 

@@ -19,7 +19,7 @@ from loom.log.reader import Judged, LogAway, Reader
 from loom.log.topics import DECIDING
 from loomos.loomdb.cursor import Place, Vector
 from loomos.loomdb.entry import Entry
-from loomos.loomdb.project.events import owner_of
+from loomos.loomdb.project.events import owner_of, speaks_for_itself
 from loomos.loomdb.query.place import AWAY, owners_of, projected
 
 __all__ = ["Tail", "tail_of"]
@@ -166,15 +166,20 @@ class Tail:
         """Whom events concern: what they do not say, an earlier one of their stream said."""
         keys = [(r.position.topic, r.position.partition, r.stream) for r in records]
         said = [owner_of(record) for record in records]
+        # What needs no earlier event waits for no database: users' events, above all.
+        alone = [speaks_for_itself(record) for record in records]
         unknown = {
             key
-            for key, (organisation, project) in zip(keys, said, strict=True)
-            if not (organisation and project) and key not in self._owners
+            for key, one, (organisation, project) in zip(keys, alone, said, strict=True)
+            if not one and not (organisation and project) and key not in self._owners
         }
         if unknown:
             self._owners |= await self._known_before(unknown)
         owned = []
-        for key, (organisation, project) in zip(keys, said, strict=True):
+        for key, one, (organisation, project) in zip(keys, alone, said, strict=True):
+            if one:
+                owned.append((organisation, project))
+                continue
             earlier = self._owners.get(key, ("", ""))
             # The first that was said counts, as in the index.
             self._owners[key] = (earlier[0] or organisation, earlier[1] or project)
