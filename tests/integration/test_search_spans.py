@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from tests.searching import JAN, SCHEMA, appended, caller, put
 
 from loom.store import Store
@@ -59,7 +60,7 @@ async def test_pages_of_spans_hold_all_that_fits_in_order(placed, descending, li
             page = await search_events(request, caller(), db)
             assert page.complete
             assert len(page.events) <= limit
-            found += [int(event.payload["payload"]["n"]) for event in page.events]
+            found += [int(MessageToDict(e.payload)["payload"]["n"]) for e in page.events]
             cursor = page.next_cursor
             if not cursor:
                 break
