@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -37,6 +38,8 @@ def streams(module_platform) -> Iterator[Streams]:
 class Consumer:
     """A consumer that takes deliveries and settles them, over breaks of the line."""
 
+    all: ClassVar[list["Consumer"]] = []
+
     def __init__(self, streams: Streams, subscription_id: str, verdict=lambda one: True) -> None:
         self.taken: list[dict] = []
         self.done: list[str] = []
@@ -45,13 +48,14 @@ class Consumer:
         self._verdict = verdict
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self.all.append(self)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._consume()
-            except httpx.HTTPError:
+            except (httpx.HTTPError, RuntimeError):  # the second where the client is closed
                 self._stopping.wait(0.1)
 
     def _consume(self) -> None:
@@ -81,6 +85,14 @@ class Consumer:
         """Vanish with whatever was not settled."""
         self._stopping.set()
         self._http.close()
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays():
+    """Every consumer of a test ends with it, also where the test fails."""
+    yield
+    while Consumer.all:
+        Consumer.all.pop().leave()
 
 
 def made(streams: Streams, name: str, **more: object) -> str:
@@ -123,7 +135,10 @@ def test_nothing_is_lost_when_loomdb_and_a_consumer_are_killed_in_mid_delivery(s
 def test_streams_keep_their_order_among_competing_consumers(streams):
     eng = streams.people["eng@acme"]
     own = made(
-        streams, "ordered", selection={"types": ["test."], "where": ["stream prefix acme/o-"]}
+        streams,
+        "ordered",
+        selection={"types": ["test."], "where": ["stream prefix acme/o-"]},
+        ack_deadline_ms=60_000,
     )
     seen: list[tuple[str, int]] = []
     lock = threading.Lock()

@@ -73,7 +73,7 @@ def gone(family: list[psutil.Process]) -> bool:
 
 def test_up_kill_up_and_down(operator):
     started = operator.says("up", "--detach")
-    assert started.returncode == 0, started.stderr
+    assert started.returncode == 0, started.stdout + started.stderr
     assert operator.says("status").returncode == 0
     before = operator.state()
 
@@ -110,7 +110,7 @@ def test_up_kill_up_and_down(operator):
     supervisor.kill()
     operator.waits(lambda: gone(family))
     started = operator.says("up", "--detach")
-    assert started.returncode == 0, started.stderr
+    assert started.returncode == 0, started.stdout + started.stderr
     assert operator.state()["kafka"]["bootstrap"] == before["kafka"]["bootstrap"]
 
     family = operator.family()

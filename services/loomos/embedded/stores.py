@@ -28,6 +28,8 @@ from loomos.embedded.process import Unusable, mark, stop_marked
 
 __all__ = ["Administrator", "Stores", "stop_left"]
 
+AUDITED = "loomdb"
+"""The service whose tables auditors ask, by a role of their own."""
 AUDITORS_DSN = "auditor.dsn"
 PORTS = ["kafka", "kafka-agents", "kafka-controller", "postgres"]
 ACCESS_SECONDS = 60.0
@@ -186,7 +188,7 @@ class Stores:
         if self.key_provider == "file":
             found_keys(self.home.keys / "kek")
         roles = {service: self.database_password(service) for service in services}
-        auditor = self.password_in("loomdb", AUDITORS_DSN)
+        auditor = self.password_in(AUDITED, AUDITORS_DSN) if AUDITED in roles else ""
         postgres.provision(self.admin_dsn(), roles, auditor)
         target = urlsplit(self.admin_dsn())
         host, port = target.hostname or "127.0.0.1", target.port or 5432
@@ -198,8 +200,9 @@ class Stores:
             write_secret(folder / "kafka.user", f"{service}\n{users[service]}\n")
             text = postgres.dsn(postgres.role(service), roles[service], host, port)
             write_secret(folder / "postgres.dsn", text + "\n")
-        text = postgres.dsn(postgres.AUDITOR, auditor, host, port)
-        write_secret(self.home.credentials / "loomdb" / AUDITORS_DSN, text + "\n")
+        if auditor:
+            text = postgres.dsn(postgres.AUDITOR, auditor, host, port)
+            write_secret(self.home.credentials / AUDITED / AUDITORS_DSN, text + "\n")
         asyncio.run(self.provision_kafka(users))
         self.feeds = Feeds(self.home, self.authority, tuple(users))
 
