@@ -13,7 +13,7 @@ from typing import Any
 from eventsourcing.application import Application  # pyright: ignore
 from eventsourcing.domain import Aggregate, event  # pyright: ignore
 from eventsourcing.persistence import Tracking  # pyright: ignore
-from eventsourcing.postgres import PostgresTrackingRecorder  # pyright: ignore
+from eventsourcing.postgres import SQL, PostgresTrackingRecorder  # pyright: ignore
 from eventsourcing.projection import Projection, ProjectionRunner  # pyright: ignore
 
 THREADS = 8
@@ -48,9 +48,8 @@ class Rows(PostgresTrackingRecorder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.create_table_statements.append(
-            "CREATE TABLE IF NOT EXISTS sample_rows (id bigint PRIMARY KEY, said text)"
-        )
+        table = "CREATE TABLE IF NOT EXISTS sample_rows (id bigint PRIMARY KEY, said text)"
+        self.sql_create_statements.append(SQL(table).format())
 
     def add(self, said: str, tracking: Tracking) -> None:
         """A row and the position, in one transaction."""
