@@ -75,12 +75,12 @@ def begin(story: Story, seed: int, minutes: int, kind: str, only: list[str]) -> 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="loomos-chaos-"))
     story.tell("begin", seed=seed, minutes=minutes, folder=str(folder))
-    asyncio.run(told(chosen(kind, folder, seed, minutes * 60, story, only), story, folder))
+    asyncio.run(to_its_end(chosen(kind, folder, seed, minutes * 60, story, only), story, folder))
     shutil.rmtree(folder, ignore_errors=True)
     story.tell("held", seed=seed)
 
 
-async def told(work: Coroutine[Any, Any, None], story: Story, folder: Path) -> None:
+async def to_its_end(work: Coroutine[Any, Any, None], story: Story, folder: Path) -> None:
     """Say what broke as soon as nothing runs any more, and end at once."""
     try:
         await work
