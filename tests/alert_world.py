@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_notary_service import Judge, caller, tell
+from tests.shells import serving
 
 from loom.kit.call import Call
 from loom.kit.service import Shell
@@ -203,29 +204,11 @@ class World:
             return await found.fetchall()
 
 
-@contextlib.asynccontextmanager
-async def running(service, settings, loops):
+def shell_of(service, settings):
     made = Shell(service, settings)
     made.authorizer = Everywhere()
     made.owner = f"test-{service.name}"
-    await made.store.open()
-    await made.store.prepare(service.schema)
-    tasks = [asyncio.create_task(one) for one in (made.ownership.own(0), *loops(made))]
-    try:
-        serving = asyncio.create_task(made.ownership.serving())
-        done, _ = await asyncio.wait(
-            [serving, *tasks], timeout=30, return_when=asyncio.FIRST_COMPLETED
-        )
-        assert done == {serving}, [task.exception() for task in done]
-        yield made
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await made.client.close()
-        await made.store.close()
-    assert died == []
+    return made
 
 
 @pytest.fixture
@@ -239,14 +222,13 @@ async def world(fresh_log, fresh_database, settings, place, relay, certificate):
     own = settings("loomdb")
     own.environ.update(environ)
 
-    def loops(shell):
+    shell, data = shell_of(SERVICE, own), shell_of(DATA, settings("data"))
+
+    def loops():
         tail = tail_of(shell)
         return (tail.run(), watch_alerts(shell), notify(shell, tail, pause_s=0.02))
 
-    async with (
-        running(DATA, settings("data"), lambda _: ()) as data,
-        running(SERVICE, own, loops) as shell,
-    ):
+    async with serving(data), serving(shell, loops):
         made = World(shell, data)
         shell.client.tell = made.client_tell
         yield made

@@ -6,9 +6,9 @@ import uuid
 from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from tests import shells
 
 from loom.decider import Rejected
-from loom.kit import erasures
 from loom.kit.authorize import Caller, Decision, Scope
 from loom.kit.call import Call
 from loom.kit.errors import Failure
@@ -53,30 +53,12 @@ CALLER = Caller("user:usr-acme-x", "acme", "user", Judge("acme", True))
 
 @contextlib.asynccontextmanager
 async def serving(service, settings) -> AsyncIterator[Shell]:
-    """The service's loops, as `run` starts them."""
+    """A service that knows one organisation; loomdb with its notary."""
     shell = Shell(service, settings)
     shell.authorizer = Judge("acme", True)
     shell.owner = f"test-{uuid.uuid4().hex}"
-    await shell.store.open()
-    await shell.store.prepare(service.schema)
-    await erasures.replay(shell.sealing)
-    tasks = [asyncio.create_task(shell.ownership.own(0))]
-    if service is LOOMDB:
-        tasks.append(asyncio.create_task(notarise(shell)))
-    try:
-        ready = asyncio.create_task(shell.ownership.serving())
-        await asyncio.wait([ready, *tasks], timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        assert ready.done(), [task.exception() for task in tasks if task.done()]
+    async with shells.serving(shell, lambda: (notarise(shell),) if service is LOOMDB else ()):
         yield shell
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await shell.ownership.release()
-        await shell.client.close()
-        await shell.store.close()
-    assert died == []
 
 
 async def tell(shell, request, personal=True, principal="user:usr-acme-x", command_id=""):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from tests.integration.test_notary_service import Judge, caller, command, eventually, tell, write
+from tests.shells import serving
 
 from loom.kit.rebuild import rebuild
 from loom.kit.service import Shell
@@ -31,21 +32,8 @@ async def archiving(fresh_log, fresh_database, settings, tmp_path):
     made = Shell(SERVICE, settings("loomdb", LOOMOS_HOME=str(tmp_path)))
     made.authorizer = Judge()
     made.owner = "test"
-    await made.store.open()
-    await made.store.prepare(SERVICE.schema)
-    loops = (made.ownership.own(0), notarise(made), archive(made))
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    try:
-        await asyncio.wait_for(made.ownership.serving(), 30)
+    async with serving(made, lambda: (notarise(made), archive(made))):
         yield made
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await made.client.close()
-        await made.store.close()
-    assert died == []
 
 
 def user_event(number, days):

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import shutil
 import uuid
 
 import pytest
 from tests.appending import append
+from tests.shells import serving
 
 from loom.decider import Rejected
 from loom.kit.answers import KEPT_US, Answers
@@ -78,27 +78,10 @@ async def eventually(ask):
 @pytest.fixture
 async def shell(fresh_log, fresh_database, settings, tmp_path, monkeypatch):
     made = Shell(SERVICE, settings("loomdb"))
-    # A fresh log is another log: the trees of the one before it would contradict it.
-    shutil.rmtree(made.settings.home / "trees", ignore_errors=True)
     made.authorizer = Judge()
     made.owner = "test"
-    await made.store.open()
-    await made.store.prepare(SERVICE.schema)
-    tasks = [asyncio.create_task(made.ownership.own(0)), asyncio.create_task(notarise(made))]
-    try:
-        serving = asyncio.create_task(made.ownership.serving())
-        waiting = [serving, *tasks]
-        done, _ = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        assert done == {serving}, [task.exception() for task in done]
+    async with serving(made, lambda: (notarise(made),)):
         yield made
-    finally:
-        died = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await made.client.close()
-        await made.store.close()
-    assert died == []
 
 
 def command(organisation, story, cause=""):

@@ -18,7 +18,6 @@ from google.protobuf.message import Message
 from loom.kit.authority import Authority, write_secret
 from loom.kit.config import Settings
 from loom.log.topics import KafkaError, connection
-from loom.v1 import common_pb2
 from loomos.cli.chaos.appends import Appends
 from loomos.cli.chaos.people import People
 from loomos.cli.chaos.told import broken_causes, broken_ids
@@ -180,16 +179,11 @@ class Cluster:
                     return
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:
-        """A command of an appender."""
-        answer = await self.people.tell(request, request.organisation_id, command_id)  # pyright: ignore
-        return answer if isinstance(answer, common_pb2.Receipt) else answer.receipt  # pyright: ignore
-
     @contextlib.asynccontextmanager
     async def loaded(self) -> AsyncIterator[Load]:
         """Appenders at work; afterwards what they were told is compared with the log."""
         self.rounds += 1
-        load = Load(self.tell, self.seed + self.rounds, self.script, CALLERS)
+        load = Load(self.people.append, self.seed + self.rounds, self.script, CALLERS)
         async with asyncio.TaskGroup() as tasks:
             callers = tasks.create_task(load.run())
             await load.go_on(ANSWERS, START_SECONDS)

@@ -14,7 +14,7 @@ from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.errors import Failure
 from loom.store import Store
-from loom.v1 import data_pb2, security_pb2
+from loom.v1 import common_pb2, data_pb2, security_pb2
 from loomos.cli.chaos.appends import KIND, ORGANISATIONS, SCHEMA
 
 __all__ = ["People"]
@@ -78,6 +78,11 @@ class People:
             known = answer.token
             self._tokens[organisation] = (known, time.monotonic())
         return known
+
+    async def append(self, request: Message, command_id: str) -> common_pb2.Receipt:
+        """A command of an appender, in the name of the organisation that it is for."""
+        answer = await self.tell(request, request.organisation_id, command_id)  # pyright: ignore
+        return answer if isinstance(answer, common_pb2.Receipt) else answer.receipt  # pyright: ignore
 
     async def tell(
         self, request: Message, organisation: str, command_id: str = "", timeout_s: float = 0

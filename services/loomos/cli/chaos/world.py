@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 from loom.kit.authority import Authority, write_secret
 from loom.kit.config import Settings
 from loom.store import Store
-from loom.v1 import common_pb2
 from loomos.cli.chaos.appends import ORGANISATIONS, Appends
 from loomos.cli.chaos.disk import Disk, mounted
 from loomos.cli.chaos.line import Line, Mode
@@ -151,16 +150,11 @@ class World:
                     raise
             await asyncio.sleep(HEAL_SECONDS)
 
-    async def tell(self, request: Message, command_id: str) -> common_pb2.Receipt:
-        """A command of an appender."""
-        answer = await self.people.tell(request, request.organisation_id, command_id)  # pyright: ignore
-        return answer if isinstance(answer, common_pb2.Receipt) else answer.receipt  # pyright: ignore
-
     @contextlib.asynccontextmanager
     async def loaded(self) -> AsyncIterator[Load]:
         """Appenders at work, before and after whatever is done meanwhile."""
         self.rounds += 1
-        load = Load(self.tell, self.seed + self.rounds, self.script, CALLERS)
+        load = Load(self.people.append, self.seed + self.rounds, self.script, CALLERS)
         async with asyncio.TaskGroup() as tasks:
             callers = tasks.create_task(load.run())
             await load.go_on(BEFORE, START_SECONDS)

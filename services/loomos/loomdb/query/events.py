@@ -12,6 +12,7 @@ from loom.kit.authorize import Caller
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
+from loomos.loomdb.query.place import SHOWN
 
 __all__ = [
     "VISIBLE",
@@ -89,7 +90,7 @@ async def select(
     db: psycopg.AsyncConnection, where: str, parameters: dict[str, Any], limit: int
 ) -> list[Any]:
     """Rows in the index's order; `where` is made of constants in this file."""
-    text = f"SELECT * FROM audit_events WHERE {where} ORDER BY {ORDER} LIMIT {limit:d}"  # noqa: S608
+    text = f"SELECT {SHOWN} FROM audit_events e WHERE {where} ORDER BY {ORDER} LIMIT {limit:d}"  # noqa: S608
     cursor = await db.execute(cast(LiteralString, text), parameters)
     return await cursor.fetchall()
 

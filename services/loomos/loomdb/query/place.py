@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import psycopg_pool
@@ -18,6 +18,7 @@ from loomos.loomdb.cursor import Place, Vector
 
 __all__ = [
     "AWAY",
+    "SHOWN",
     "NotProjectedYet",
     "begins",
     "owners_of",
@@ -27,6 +28,13 @@ __all__ = [
     "rows_between",
     "unknown_event",
 ]
+
+SHOWN: LiteralString = (
+    "e.topic, e.partition, e.record_offset, e.incarnation, e.event_id, e.type, e.at_us, "
+    "e.actor, e.stream, e.version, e.shard, e.organisation_id, e.project_id, e.command_id, "
+    "e.command_digest, e.correlation_id, e.causation_id, e.payload"
+)
+"""The columns of `audit_events e` that readers want: not `search`, which says the payload again."""
 
 Db = psycopg.AsyncConnection[Any]
 AWAY = (psycopg.OperationalError, psycopg_pool.PoolTimeout)
@@ -123,13 +131,13 @@ async def rows_between(
     )
     # Where each range begins is looked up first: older rows of the index are not even touched.
     found = await db.execute(
-        "WITH wanted AS (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) "
+        "WITH wanted AS (SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) "  # noqa: S608
         "  AS w(topic, partition, low, high)), "
         "earliest AS (SELECT min(first.at_us) AS at_us FROM wanted w, LATERAL ("
         "  SELECT e.at_us FROM audit_events e WHERE e.topic = w.topic "
         "  AND e.partition = w.partition AND e.record_offset >= w.low "
         "  ORDER BY e.record_offset LIMIT 1) first) "
-        "SELECT e.* FROM audit_events e JOIN wanted w USING (topic, partition) "
+        f"SELECT {SHOWN} FROM audit_events e JOIN wanted w USING (topic, partition) "
         "WHERE e.at_us >= (SELECT at_us FROM earliest) "
         "AND e.record_offset >= w.low AND e.record_offset < w.high "
         "AND (%s = '' OR e.organisation_id = %s) "

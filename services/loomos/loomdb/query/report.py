@@ -18,6 +18,7 @@ from loom.decider import Code, Rejected
 from loom.kit.errors import Failure
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.proof import Place
+from loomos.loomdb.query.place import SHOWN
 from loomos.loomdb.report.making import Section, Shown
 from loomos.loomdb.report.period import Period
 
@@ -208,7 +209,7 @@ def parameters(organisation: str, cut: list[Place], period: Period | None = None
 
 async def select(db: psycopg.AsyncConnection, where: str, given: dict[str, Any]) -> Rows:
     """Rows up to the cut, oldest first; `where` is made of constants in this file."""
-    text = f"SELECT e.* {FROM_CUT} AND {where} ORDER BY {ORDER} LIMIT {ROWS_MAX + 1}"
+    text = f"SELECT {SHOWN} {FROM_CUT} AND {where} ORDER BY {ORDER} LIMIT {ROWS_MAX + 1}"
     rows = cast(Rows, await (await db.execute(cast(LiteralString, text), given)).fetchall())
     if len(rows) > ROWS_MAX:
         raise too_many()
