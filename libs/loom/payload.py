@@ -17,7 +17,7 @@ from google.protobuf import struct_pb2
 from loom.decider import Code, Rejected
 from loom.v1 import data_pb2 as pb
 
-__all__ = ["BYTES_MAX", "DEPTH_MAX", "canonical", "parsed", "plain", "upcast"]
+__all__ = ["BYTES_MAX", "DEPTH_MAX", "canonical", "normal", "parsed", "plain", "upcast"]
 
 BYTES_MAX = 256 * 1024
 DEPTH_MAX = 24
@@ -27,46 +27,63 @@ DIGITS_MAX = 20
 
 
 def parsed(text: str | bytes, field: str) -> Any:
-    """The JSON value of a text; raises Rejected naming `field`."""
+    """The JSON value of a text, a whole double as an integer; raises Rejected naming `field`."""
 
     def bad(why: str) -> Rejected:
         return Rejected(Code.INVALID_ARGUMENT, f"{field}: {why}", field)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise bad(f"{twice[:80]!r} stands twice in one object")
-        return found
-
-    def constant(name: str) -> Any:
-        raise bad(f"holds {name}: numbers must be finite")
-
-    def integer(digits: str) -> int:
-        if len(digits) > DIGITS_MAX or not INTEGER_MIN <= int(digits) <= INTEGER_MAX:
-            raise bad(f"holds the integer {digits[:40]}: at most 64 bits")
-        return int(digits)
-
-    def double(digits: str) -> float:
-        if not math.isfinite(value := float(digits)):
-            raise bad(f"holds the number {digits[:40]}: numbers must be finite")
-        return value
-
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=unique,
-            parse_constant=constant,
-            parse_int=integer,
-            parse_float=double,
-        )
+        return DECODER.decode(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError as error:
         raise bad(f"is not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise bad(f"is nested deeper than {DEPTH_MAX}") from error
     except json.JSONDecodeError as error:
         raise bad(f"is not JSON: {error.msg} at character {error.pos}") from error
+    except Ambiguous as error:
+        raise bad(str(error)) from error
+
+
+class Ambiguous(Exception):
+    """JSON that two readers could understand differently."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Ambiguous(f"{twice[:80]!r} stands twice in one object")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise Ambiguous(f"holds {name}: numbers must be finite")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_MAX or not INTEGER_MIN <= int(digits) <= INTEGER_MAX:
+        raise Ambiguous(f"holds the integer {digits[:40]}: at most 64 bits")
+    return int(digits)
+
+
+def _double(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise Ambiguous(f"holds the number {digits[:40]}: numbers must be finite")
+    return _whole(value)
+
+
+def _whole(value: float) -> float:
+    """An integer where the double is one and says so exactly."""
+    return int(value) if value.is_integer() and abs(value) <= WHOLE_MAX else value
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_double
+)
+ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def plain(value: struct_pb2.Struct, field: str) -> dict[str, Any]:
@@ -101,12 +118,21 @@ def _plain(value: struct_pb2.Value, path: str, depth: int) -> Any:
 
 def canonical(value: Any, field: str) -> bytes:
     """The one form in which a value is stored; raises Rejected naming `field`."""
-    shaped = _shaped(value, field, 0)
-    text = json.dumps(
-        shaped, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _encoded(_shaped(value, field, 0), field)
+
+
+def normal(text: str, field: str) -> bytes:
+    """The canonical form of a JSON text; raises Rejected naming `field`."""
+    value = parsed(text, field)
+    shallow = text.count("{") + text.count("[") <= DEPTH_MAX
+    if not shallow or "\\u0000" in text:
+        value = _shaped(value, field, 0)
+    return _encoded(value, field)
+
+
+def _encoded(value: Any, field: str) -> bytes:
     try:
-        return text.encode()
+        return ENCODER.encode(value).encode()
     except UnicodeEncodeError as error:
         told = f"{field}: holds half of a surrogate pair: this is no Unicode text"
         raise Rejected(Code.INVALID_ARGUMENT, told, field) from error
@@ -118,7 +144,7 @@ def _shaped(value: Any, path: str, depth: int) -> Any:
         raise Rejected(Code.INVALID_ARGUMENT, told, path[:200])
     match value:
         case float():
-            return int(value) if value.is_integer() and abs(value) <= WHOLE_MAX else value
+            return _whole(value)
         case str():
             if "\0" in value:
                 told = f"{path}: holds U+0000, which no text may"

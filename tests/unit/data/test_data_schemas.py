@@ -284,6 +284,31 @@ def test_canonical_form_is_stable_and_keeps_the_value(value):
     assert back == value
 
 
+@drawn(JSON, st.sampled_from([None, 1]))
+def test_the_short_way_to_the_canonical_form_ends_at_the_same_bytes(value, indent):
+    text = json.dumps(value, indent=indent)
+    assert payload.normal(text, "x") == payload.canonical(payload.parsed(text, "x"), "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":"\\u0000"}',
+        '{"a\\u0000":1}',
+        "[" * 26 + "]" * 26,
+        '["\\ud800"]',
+        "[NaN]",
+        '{"a":1e999}',
+    ],
+)
+def test_the_short_way_refuses_the_same(text):
+    with pytest.raises(Rejected) as long:
+        payload.canonical(payload.parsed(text, "x"), "x")
+    with pytest.raises(Rejected) as short:
+        payload.normal(text, "x")
+    assert str(short.value) == str(long.value)
+
+
 @drawn(st.binary(max_size=60))
 def test_bytes_that_are_no_json_are_refused_and_break_nothing(data):
     try:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
-from loomos.data.decide.event import Ahead, append_whole, complete_all, next_event
+from loomos.data.decide.event import Ahead, append_token, append_whole, complete_all, next_event
 from loomos.data.state import Pending, State
 
 __all__ = ["process", "submit"]
@@ -59,7 +59,8 @@ def process(state: State, context: Context) -> list[Message]:
 
 def slice_of(batch_id: str, batch: Pending, state: State, context: Context) -> list[Message]:
     """The slice's events, and how far the batch is behind them."""
-    ahead = Ahead(batch.old, later={event.event_id for event in batch.events[batch.done :]})
+    later = {event.event_id for event in batch.events[batch.done :]}
+    ahead = Ahead(append_token(context), batch.old, later=later)
     made: list[Message] = []
     told = pb.BatchProcessed(
         batch_id=batch_id, organisation_id=state.shard, done=batch.done, at_us=context.at_us

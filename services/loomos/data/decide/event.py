@@ -18,7 +18,7 @@ from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
 from loomos.data.decide.version import chosen, latest, versions
 from loomos.data.form import hold
-from loomos.data.state import State, id_key
+from loomos.data.state import Schema, State, id_key
 
 __all__ = [
     "Ahead",
@@ -39,11 +39,15 @@ PLATFORM_ID = re.compile(r"[0-9a-f]{32}\.[0-9]{1,6}")
 class Ahead:
     """What the earlier events of a command leave behind, and what its later ones will."""
 
+    append_id: str
+    """What all events of the command share, and nobody else's have."""
     old: Mapping[str, bytes]
     """Ids that the state has forgotten → digest."""
     known: dict[bytes, bytes] = field(default_factory=dict)
     later: set[str] = field(default_factory=set)
     """Ids of the command's events that have not had their turn."""
+    schemas: dict[tuple[str, str], tuple[str, Schema]] = field(default_factory=dict)
+    """Type and version as events name them → what they are held against."""
 
 
 def append(
@@ -86,7 +90,7 @@ def append_whole(
 ) -> list[pb.EventAppended]:
     """What of completed events is new, in their order."""
     known = {one.event_id: one.digest for one in old}
-    ahead = Ahead(known, later={event.event_id for event in whole})
+    ahead = Ahead(append_token(context), known, later={event.event_id for event in whole})
     made = []
     for event, where in zip(whole, fields, strict=True):
         found = next_event(event, where, state, context, context.actor, ahead)
@@ -165,13 +169,12 @@ def content_of(event: pb.NewEvent, field: str) -> str:
         if event.payload_json:
             told = f"{given} and payload_json are both given: send one of them"
             raise Rejected(Code.INVALID_ARGUMENT, told, given)
-        content = payload.plain(event.payload, given)
+        text = payload.canonical(payload.plain(event.payload, given), given)
     else:
         given = f"{field}.payload_json"
-        content = payload.parsed(event.payload_json or "{}", given)
-        if not isinstance(content, dict):
+        text = payload.normal(event.payload_json or "{}", given)
+        if not text.startswith(b"{"):
             raise Rejected(Code.INVALID_ARGUMENT, f"{given} is no JSON object", given)
-    text = payload.canonical(content, given)
     if len(text) > payload.BYTES_MAX:
         raise Rejected(
             Code.INVALID_ARGUMENT,
@@ -212,17 +215,27 @@ def next_event(
     check_time(event, field, context)
     check_cause(event, field, state, ahead)
     check_context(event, field, state)
-    made = appended(event, field, state, context, appended_by, held)
+    made = appended(event, field, state, context, appended_by, ahead, held)
     made.digest = digest
     ahead.known[key] = digest
     return made
 
 
 def appended(
-    event: pb.NewEvent, field: str, state: State, context: Context, appended_by: str, held: bool
+    event: pb.NewEvent,
+    field: str,
+    state: State,
+    context: Context,
+    appended_by: str,
+    ahead: Ahead,
+    held: bool,
 ) -> pb.EventAppended:
     """The event of the log, once its payload is as its schema says."""
-    version, schema = chosen(state, event.type, event.schema_version, field)
+    named = event.type, event.schema_version
+    found = ahead.schemas.get(named)
+    if found is None:
+        found = ahead.schemas[named] = chosen(state, *named, field)
+    version, schema = found
     if not held:
         hold(json.loads(event.payload_json), schema, f"{event.type}@{version}", f"{field}.payload")
     made = pb.EventAppended(
@@ -238,7 +251,7 @@ def appended(
         occurred_at_us=event.occurred_at_us or context.at_us,
         correlation_id=event.correlation_id,
         causation_id=event.causation_id,
-        append_id=append_token(context),
+        append_id=ahead.append_id,
         appended_by="" if appended_by == context.actor else appended_by,
         appended_at_us=context.at_us,
     )

@@ -18,6 +18,8 @@ def versions(state: State, event_type: str) -> dict[str, Schema]:
 
 def is_deprecated(state: State, event_type: str, version: str, schema: Schema) -> bool:
     """True where no new events are taken by it."""
+    if not state.deprecated:
+        return schema.deprecated
     return schema.deprecated or f"{event_type}@{version}" in state.deprecated
 
 
