@@ -38,6 +38,14 @@ def bench_append(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
     against_kafka(measure_all, as_json, pairs)
 
 
+@app.command("batch")
+def bench_batch(as_json: Json = False) -> None:
+    """Events a second that outsiders append in batches of a thousand, on a whole platform."""
+    from loomos.cli.bench.batch import measure
+
+    on_platform(measure, as_json)
+
+
 @app.command("replay")
 def bench_replay(as_json: Json = False, pairs: Pairs = PAIRS) -> None:
     """How fast the log is folded into state and projected into Postgres."""

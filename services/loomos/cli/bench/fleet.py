@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loom.kit.client import Client
+from loom.kit.config import Settings
+from loom.store import Store
 from loomos.cli.bench.ground import scratch
 from loomos.cli.demo import nodes, people
 from loomos.cli.demo.stage import Stage
@@ -34,6 +37,31 @@ class Fleet:
         """Start the agent of one of the demo's nodes and wait until it takes work."""
         agent = self.stage.agents[name] = nodes.admit(self.stage, name)
         nodes.ready(self.stage, agent)
+
+    def token(self) -> str:
+        """A short token of the administrator, as gRPC takes it."""
+        door = self.stage.admin
+        _, key_id, secret = door.key.split("_", 2)
+        return door.call("POST", "/api/v1/tokens", {"api_key_id": key_id, "secret": secret})[
+            "token"
+        ]
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """Speaks gRPC to the services themselves."""
+        settings = Settings.load("gateway", {"LOOMOS_HOME": str(self.stage.home)})
+        store = Store(settings.postgres, "gateway", connections_max=1)
+        await store.open()
+
+        async def resolve(service: str, shard: str) -> str:
+            return await store.owner_address(f"loomos.{service}", 0)
+
+        client = Client(settings, resolve)
+        try:
+            yield client
+        finally:
+            await client.close()
+            await store.close()
 
 
 @contextmanager

@@ -11,8 +11,6 @@ import json
 import time
 
 from loom.kit.client import Client
-from loom.kit.config import Settings
-from loom.store import Store
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.cli.bench.fleet import Fleet
@@ -33,24 +31,14 @@ def measure(report: Report, platform: Fleet) -> None:
     """Waits of one and of fifty subscribers, at a calm pace and at ten times of it."""
     import uvloop
 
-    door = platform.stage.admin
-    _, key_id, secret = door.key.split("_", 2)
-    token = door.call("POST", "/api/v1/tokens", {"api_key_id": key_id, "secret": secret})["token"]
-    settings = Settings.load("gateway", {"LOOMOS_HOME": str(platform.stage.home)})
+    token = platform.token()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measured(report, settings, token))
+        runner.run(measured(report, platform, token))
 
 
-async def measured(report: Report, settings: Settings, token: str) -> None:
+async def measured(report: Report, platform: Fleet, token: str) -> None:
     """All rows."""
-    store = Store(settings.postgres, "gateway", connections_max=1)
-    await store.open()
-
-    async def resolve(service: str, shard: str) -> str:
-        return await store.owner_address(f"loomos.{service}", 0)
-
-    client = Client(settings, resolve)
-    try:
+    async with platform.client() as client:
         for subscribers in SUBSCRIBERS:
             for times in TIMES:
                 report.say(f"{subscribers} subscribers, {times * 10} events a second")
@@ -58,9 +46,6 @@ async def measured(report: Report, settings: Settings, token: str) -> None:
                 name = f"{subscribers}_subscribers_{times * 10}_per_second"
                 report.add(single(BENCH, f"p50_{name}", [percentile(waits, 50)], "ms"))
                 report.add(single(BENCH, f"p99_{name}", [percentile(waits, 99)], "ms"))
-    finally:
-        await client.close()
-        await store.close()
 
 
 async def fanned_out(client: Client, token: str, subscribers: int, times: int) -> list[float]:
