@@ -123,6 +123,8 @@ class Recorded(NamedTuple):
     """W3C traceparent of the command that caused it; empty when untraced."""
     command_digest: bytes = b""
     """What the command said, digested: the same id with another digest is another command."""
+    deleted: bool = False
+    """True where a policy deleted the content from the archive: states fold over it as before."""
 
 
 def fold(evolve: Callable[[Any, Message], None], state: Any, events: Iterable[Message]) -> Any:

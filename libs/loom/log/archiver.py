@@ -153,7 +153,8 @@ def archived(record: Judged) -> Archived:
 def recorded(record: Archived, topic: str, partition: int) -> Recorded:
     """An archived valid event, decoded; raises catalogue.Undecodable."""
     position = Position(topic, partition, record.offset, record.incarnation)
-    return envelope.read(record.headers, record.value, record.key, position, record.epoch)
+    found = envelope.read(record.headers, record.value, record.key, position, record.epoch)
+    return found._replace(deleted=record.deleted)
 
 
 async def rewrite(

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["DELETED", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
-FETCH_WAIT_MS = 2000
+FETCH_WAIT_MS = 10_000
+"""How long the broker holds a poll that finds nothing; a record ends it at once."""
 CHECK_S = 60.0
 DELETED = "deleted by policy"
 
@@ -104,7 +105,15 @@ class Seen(NamedTuple):
 class Reader:
     """Follows one partition; not shared between tasks."""
 
-    def __init__(self, bus: Bus, topic: str, partition: int, base: Base = START) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        topic: str,
+        partition: int,
+        base: Base = START,
+        fetch_wait_ms: int = FETCH_WAIT_MS,
+    ) -> None:
+        """`fetch_wait_ms` is shorter for who must know soon that nothing new is there."""
         self.topic = topic
         self.partition = partition
         self.judge = Judge(base)
@@ -120,6 +129,7 @@ class Reader:
         self._at_end_s = 0.0
         """When a check last found that nothing lies ahead, seconds since 1970."""
         self._bus = bus
+        self._fetch_wait_ms = fetch_wait_ms
         self._cold: Cold | None = None
         self._archived: deque[Archived] = deque()
         """Read from the archive and not handed out yet."""
@@ -131,9 +141,9 @@ class Reader:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=fetch_wait_ms,
             # What it waits for wakes it; by itself it would look five times a second.
-            consumer_timeout_ms=FETCH_WAIT_MS,
+            consumer_timeout_ms=fetch_wait_ms,
             max_partition_fetch_bytes=8 * 1024 * 1024,
             fetch_max_bytes=16 * 1024 * 1024,
         )
@@ -288,7 +298,8 @@ class Reader:
         stamp = record.verdict.stamp
         assert stamp is not None
         position = Position(self.topic, self.partition, record.offset, stamp.incarnation)
-        return envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
+        found = envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
+        return found._replace(deleted=True) if record.verdict.reason == DELETED else found
 
     def lag_s(self) -> float:
         """Seconds since the reader was last known to stand at the log's end; 0 while it does."""
@@ -296,7 +307,7 @@ class Reader:
         polled_ms = self._consumer.last_poll_timestamp(self._tp)
         if highwater is None or polled_ms is None or self.next_offset < highwater:
             return float("inf")
-        known_s = max(polled_ms / 1000 + FETCH_WAIT_MS / 1000, self._at_end_s)
+        known_s = max((polled_ms + self._fetch_wait_ms) / 1000, self._at_end_s)
         return max(0.0, time.time() - known_s)
 
     async def _check(self) -> None:

@@ -35,7 +35,7 @@ from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.ledger import Ledger, Run
 from loomos.loomdb.project.events import owner_of
-from loomos.loomdb.retention import DAY_US, DEFAULTS, Due, due, facts_of, reduced
+from loomos.loomdb.retention import DAY_US, DEFAULTS, Due, due_of, reduced
 from loomos.loomdb.state import PLATFORM
 
 __all__ = ["archive"]
@@ -203,22 +203,20 @@ class Partition:
         records = await asyncio.to_thread(self._records, manifest)
         dues = list(self._dues(records))
         now = now_us()
-        gone = {
-            record.offset
-            for record, one in zip(records, dues, strict=True)
-            if not record.deleted and one.may_delete(now)
-        }
-        forgotten = manifest.next_offset <= self.ledger.state.begins.get(self.place, 0)
-        if gone and forgotten:
-            request = pb.DeleteArchivedRequest(
-                organisation_id=PLATFORM,
-                topic=self.topic,
-                partition=self.partition,
-                first_offset=manifest.first_offset,
-                offsets=sorted(gone),
-            )
-            await self.shell.tell_as_self(request)
-            self.log.info("deleted by policy", records=len(gone), offset=manifest.first_offset)
+        if manifest.next_offset <= self.ledger.state.begins.get(self.place, 0):
+            over = await self._over(records, dues, now)
+            for (owner_id, policy), offsets in sorted(over.items()):
+                request = pb.DeleteArchivedRequest(
+                    organisation_id=PLATFORM,
+                    topic=self.topic,
+                    partition=self.partition,
+                    first_offset=manifest.first_offset,
+                    offsets=offsets,
+                    owner_id=owner_id,
+                    policy=policy,
+                )
+                await self.shell.tell_as_self(request)
+                self.log.info("deleted by policy", records=len(offsets), policy=policy)
         smaller = manifest.level < LEVEL_LATER and all(one.may_recompress(now) for one in dues)
         await self.ledger.catch_up()
         delete = self._left(manifest, records)
@@ -231,6 +229,37 @@ class Partition:
         await asyncio.to_thread(archiver.discard, self.depot, manifest)
         self.log.info("rewritten", offset=fresh.first_offset, size_bytes=fresh.size_bytes)
 
+    async def _over(
+        self, records: list[Archived], dues: list[Due], now: int
+    ) -> dict[tuple[str, str], list[int]]:
+        """The offsets whose content is to go, by whose they are and the policy that says so."""
+        found: dict[tuple[str, str], list[int]] = {}
+        batches: dict[int, str] = {}
+        for record, one in zip(records, dues, strict=True):
+            if record.deleted or not one.may_delete(now):
+                continue
+            event = content_of(self._recorded(record))
+            found.setdefault((event.organisation_id, one.policy), []).append(record.offset)
+            if isinstance(event, data_pb2.BatchAccepted):
+                batches[record.offset] = event.batch_id
+        if not batches:
+            return found
+        ended = await self._ended(list(batches.values()))
+        waiting = {offset for offset, batch_id in batches.items() if batch_id not in ended}
+        left = {key: [one for one in found[key] if one not in waiting] for key in found}
+        return {key: offsets for key, offsets in left.items() if offsets}
+
+    async def _ended(self, batch_ids: list[str]) -> set[str]:
+        """Which of these batches have no event left to append, as far as the index knows."""
+        async with self.shell.db() as db:
+            rows = await db.execute(
+                "SELECT DISTINCT stream FROM audit_events WHERE topic = %s AND partition = %s "
+                "AND stream = ANY(%s) AND type = 'batch.processed' "
+                "AND payload ->> 'finished' = 'true'",
+                (*self.place, batch_ids),
+            )
+            return {row["stream"] for row in await rows.fetchall()}
+
     def _left(self, manifest: Manifest, records: list[Archived]) -> dict[int, bytes]:
         """What stays of the records whose deletion was decided and that no hold keeps now."""
         place = (*self.place, manifest.first_offset)
@@ -238,9 +267,7 @@ class Partition:
         left = {}
         for record, one in zip(records, self._dues(records), strict=True):
             if record.offset in wanted and not record.deleted and not one.hold_id:
-                event = self._recorded(record).event
-                assert isinstance(event, data_pb2.EventAppended)
-                left[record.offset] = reduced(event)
+                left[record.offset] = reduced(content_of(self._recorded(record)))
         return left
 
     async def _report(self, manifest: Manifest) -> None:
@@ -293,7 +320,7 @@ class Partition:
 
     def _due_of(self, recorded: Recorded, appended_ms: int) -> Due:
         organisation = self._owners.get(recorded.position.offset, owner_of(recorded))[0]
-        return due(facts_of(recorded, organisation, appended_ms), self.ledger.state)
+        return due_of(recorded, organisation, appended_ms, self.ledger.state)
 
     def _owner(self, offset: int) -> tuple[str, str]:
         return self._owners.get(offset, ("", ""))
@@ -312,6 +339,12 @@ class Partition:
         self._owners = {
             row["record_offset"]: (row["organisation_id"], row["project_id"]) for row in rows
         }
+
+
+def content_of(recorded: Recorded) -> data_pb2.EventAppended | data_pb2.BatchAccepted:
+    """The event of a record that may be deleted."""
+    assert isinstance(recorded.event, data_pb2.EventAppended | data_pb2.BatchAccepted)
+    return recorded.event
 
 
 def due_of_nothing(appended_ms: int) -> Due:

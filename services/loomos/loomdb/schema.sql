@@ -122,6 +122,35 @@ CREATE TABLE archived_ranges (
   range json NOT NULL,
   PRIMARY KEY (topic, partition, first_offset)
 );
+-- What a policy deleted: the events without what they said, and what allowed it. The log tells the
+-- two in either order, so neither table waits for the other.
+CREATE TABLE deleted_events (
+  topic text NOT NULL,
+  partition int NOT NULL,
+  record_offset bigint NOT NULL,
+  incarnation int NOT NULL,
+  event_id text NOT NULL,
+  type text COLLATE "C" NOT NULL,
+  at_us bigint NOT NULL,
+  actor text COLLATE "C" NOT NULL,
+  stream text NOT NULL,
+  correlation_id text NOT NULL,
+  organisation_id text NOT NULL,
+  project_id text NOT NULL,
+  PRIMARY KEY (topic, partition, record_offset)
+);
+CREATE INDEX ON deleted_events (event_id);
+CREATE INDEX ON deleted_events (organisation_id, at_us);
+CREATE TABLE policy_deletions (
+  topic text NOT NULL,
+  partition int NOT NULL,
+  record_offset bigint NOT NULL,
+  policy text NOT NULL,
+  event_id text NOT NULL,
+  decided_partition int NOT NULL,
+  decided_offset bigint NOT NULL,
+  PRIMARY KEY (topic, partition, record_offset)
+);
 CREATE TABLE log_beginnings (
   topic text NOT NULL,
   partition int NOT NULL,
@@ -185,7 +214,8 @@ CREATE TABLE feeds (
   organisation_id text PRIMARY KEY,
   classification int NOT NULL,
   begins_at text NOT NULL,
-  enabled_at_us bigint NOT NULL
+  enabled_at_us bigint NOT NULL,
+  upcast boolean NOT NULL
 );
 
 -- Alert rules, places, alerts, and who is to be told. How far a rule has read stands in `positions`.

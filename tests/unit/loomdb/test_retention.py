@@ -10,7 +10,7 @@ import loomos.loomdb
 from loom.decider import Code, Position, Recorded
 from loom.v1 import data_pb2, marketplace_pb2
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.retention import DAY_US, due, facts_of, fits, reduced
+from loomos.loomdb.retention import DAY_US, due_of, fits, reduced
 from loomos.loomdb.state import HeldBy, Retention
 
 DAY_MS = DAY_US // 1000
@@ -35,7 +35,7 @@ def appended(**more) -> data_pb2.EventAppended:
 
 
 def when(event: Message, state: Retention, type_name: str = "event.appended"):
-    return due(facts_of(record(event, type_name), "acme", 0), state)
+    return due_of(record(event, type_name), "acme", 0, state)
 
 
 def rules(*given_rules: pb.RetentionRule) -> Retention:
@@ -163,6 +163,59 @@ def test_what_stays_of_a_deleted_event_is_what_the_state_is_folded_from():
     assert (left.stream_id, left.event_id, left.digest) == ("acme/run-1", "e", b"d")
     assert (left.append_id, left.appended_at_us, left.payload) == ("a", 5, b"{}")
     assert b"person-7" not in reduced(event) and b"SOC2" not in reduced(event)
+
+
+def batch(*events: data_pb2.NewEvent) -> data_pb2.BatchAccepted:
+    return data_pb2.BatchAccepted(batch_id="batch-1", organisation_id="acme", events=events)
+
+
+def handed(name: str, **more) -> data_pb2.NewEvent:
+    return data_pb2.NewEvent(event_id=name, type=f"model.{name}", payload_json='{"a":1}', **more)
+
+
+def test_a_batch_is_kept_for_as_long_as_the_longest_kept_of_its_events():
+    state = rules(
+        pb.RetentionRule(type_pattern="model.a", retain_days=20, archive_after_days=9),
+        pb.RetentionRule(type_pattern="model.*", retain_days=10, archive_after_days=3),
+    )
+    found = when(batch(handed("b"), handed("a"), handed("c")), state, "batch.accepted")
+    assert (found.archive_us, found.delete_us) == (9 * DAY_US, 20 * DAY_US)
+    assert found.policy == "rule model.a=20 days"
+    own = handed("b", metadata=data_pb2.EventMetadata(retention_override_days=30))
+    assert when(batch(handed("a"), own), state, "batch.accepted").delete_us == 30 * DAY_US
+    regulated = when(batch(handed("a", context=REGULATED)), rules(), "batch.accepted")
+    assert regulated.delete_us == 3650 * DAY_US
+
+
+@pytest.mark.parametrize(
+    ("hold", "kept"),
+    [
+        (HeldBy("acme", "person-7", "", ""), True),
+        (HeldBy("acme", "run-1", "", ""), True),
+        (HeldBy("acme", "batch-1", "", ""), True),
+        (HeldBy("acme", "", "case-1", ""), True),
+        (HeldBy("acme", "", "", "model.b"), True),
+        (HeldBy("acme", "", "", "batch.*"), True),
+        (HeldBy("acme", "person-8", "", ""), False),
+        (HeldBy("acme", "person-7", "", "model.a"), False),
+        (HeldBy("other", "", "", ""), False),
+    ],
+)
+def test_a_hold_on_one_event_keeps_its_whole_batch(hold, kept):
+    state = rules(pb.RetentionRule(retain_days=1, archive_after_days=1))
+    state.holds["hold-1"] = hold
+    held = handed("b", data_subject="person-7", correlation_id="case-1", stream="run-1")
+    whole = record(batch(handed("a"), held), "batch.accepted", "batch-1")
+    found = due_of(whole, "acme", 0, state)
+    assert (found.hold_id, found.may_delete(10**18)) == ("hold-1" if kept else "", not kept)
+
+
+def test_what_stays_of_a_deleted_batch_says_nothing_of_its_events():
+    event = batch(handed("a", data_subject="person-7", context=REGULATED, digest=b"dig"))
+    left = reduced(event)
+    assert not [word for word in (b"person-7", b"SOC2", b'"a"', b"dig") if word in left]
+    (one,) = data_pb2.BatchAccepted.FromString(left).events
+    assert (one.event_id, one.type) == ("a", "model.a")
 
 
 def told(first=0, after=10, **more) -> pb.ArchivedRange:

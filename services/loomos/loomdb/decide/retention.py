@@ -196,5 +196,7 @@ def delete_archived(command: pb.DeleteArchivedRequest, state: Trail) -> list[Mes
             partition=command.partition,
             first_offset=command.first_offset,
             offsets=offsets,
+            owner_id=command.owner_id,
+            policy=command.policy,
         )
     ]

@@ -1,5 +1,7 @@
 """The audit index: one row for each event of every deciding topic.
 
+What a policy deleted has a row in `deleted_events` instead: when, whose, of which type, no more.
+
 A user's event (`event.appended`) stands there as the user told it: his type, story and cause, and
 who appended it, also where the service did so for him.
 
@@ -54,13 +56,37 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 ON CONFLICT (topic, partition, record_offset) DO NOTHING"""
 
 
+GONE = """
+INSERT INTO deleted_events VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING"""
+
+
 def project(record: Recorded) -> list[Statement]:
     """The row of one event."""
-    payload = MessageToDict(record.event, preserving_proto_field_name=True)
     if isinstance(record.event, data_pb2.EventAppended):
         record = as_told(record, record.event)
-        payload["payload"] = content_of(record.event)
     organisation, project_id = owner_of(record)
+    if record.deleted:
+        said = (record.id, record.type, record.at_us, record.actor, record.stream)
+        place = record.position
+        return [
+            Statement(
+                GONE,
+                (
+                    place.topic,
+                    place.partition,
+                    place.offset,
+                    place.incarnation,
+                    *said,
+                    record.correlation_id,
+                    organisation,
+                    project_id,
+                ),
+            )
+        ]
+    payload = MessageToDict(record.event, preserving_proto_field_name=True)
+    if isinstance(record.event, data_pb2.EventAppended):
+        payload["payload"] = content_of(record.event)
     position = record.position
     # So that GIN, which has no order and no columns, finds one organisation's events of a time.
     keys = {"span": spans_of(record.at_us), "owner": organisation}

@@ -8,6 +8,22 @@ from loom.v1 import loomdb_pb2 as pb
 
 __all__ = ["project"]
 
+ALLOWED = """
+INSERT INTO policy_deletions SELECT %s, %s, unnest(%s::bigint[]), %s, %s, %s, %s
+ON CONFLICT DO NOTHING"""
+IN_RANGE = """
+USING policy_deletions AS d WHERE d.topic = e.topic AND d.partition = e.partition
+  AND d.record_offset = e.record_offset AND d.topic = %s AND d.partition = %s
+  AND d.record_offset >= %s AND d.record_offset < %s"""
+# Once more when the range was written anew: a record that an index being made meets between the
+# two still says everything.
+MOVED = f"""
+WITH gone AS (DELETE FROM audit_events AS e {IN_RANGE}
+  RETURNING e.topic, e.partition, e.record_offset, e.incarnation, e.event_id, e.type, e.at_us,
+    e.actor, e.stream, e.correlation_id, e.organisation_id, e.project_id)
+INSERT INTO deleted_events SELECT * FROM gone ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
+UNSEALED = f"DELETE FROM sealed_events AS e {IN_RANGE}"  # noqa: S608 - constants
+
 
 def project(record: Recorded) -> list[Statement]:
     """The statements of one event."""
@@ -32,13 +48,15 @@ def project(record: Recorded) -> list[Statement]:
             return [Statement("DELETE FROM holds WHERE hold_id = %s", (event.hold_id,))]
         case pb.ArchiveSealed() | pb.ArchiveReplaced() as event:
             told = event.range
+            place = (told.topic, told.partition, told.first_offset, told.next_offset)
             return [
+                *(Statement(text, place) for text in (MOVED, UNSEALED)),
                 Statement(
                     "INSERT INTO archived_ranges (topic, partition, first_offset, range) "
                     "VALUES (%s, %s, %s, %s) ON CONFLICT (topic, partition, first_offset) "
                     "DO UPDATE SET range = EXCLUDED.range",
                     (told.topic, told.partition, told.first_offset, shown(told)),
-                )
+                ),
             ]
         case pb.LogShortened() as event:
             return [
@@ -50,12 +68,12 @@ def project(record: Recorded) -> list[Statement]:
                 )
             ]
         case pb.ArchiveDeleted() as event:
+            at, offsets = record.position, list(event.offsets)
+            allowed = (offsets, event.policy, record.id, at.partition, at.offset)
+            place = (event.topic, event.partition, offsets[0], offsets[-1] + 1)
             return [
-                Statement(
-                    "DELETE FROM audit_events WHERE topic = %s AND partition = %s "
-                    "AND record_offset = ANY(%s)",
-                    (event.topic, event.partition, list(event.offsets)),
-                )
+                Statement(ALLOWED, (event.topic, event.partition, *allowed)),
+                *(Statement(text, place) for text in (MOVED, UNSEALED)),
             ]
     return []
 
