@@ -16,6 +16,7 @@ import pytest
 from tests.streaming import Streams, event, numbered, until
 
 from loomos.embedded.feeds import Feeds, feeds_wanted
+from loomos.embedded.postgres import psql
 
 OWN = "/api/v1/organisations/acme"
 KIND = "test.sample.taken"
@@ -187,6 +188,40 @@ def test_what_no_consumer_can_take_is_a_dead_letter_that_can_be_replayed(streams
     worker.leave()
 
 
+def test_the_count_of_deliveries_survives_the_death_of_loomdb(streams):
+    eng = streams.people["eng@acme"]
+    own = made(
+        streams,
+        "counted",
+        selection={"types": ["test."], "where": ["stream prefix acme/c-"]},
+        ack_deadline_ms=60_000,
+        deliveries_max=3,
+    )
+    fails_up_to = [1]
+    worker = Consumer(
+        streams, own, lambda one: False if int(one["attempt"]) <= fails_up_to[0] else None
+    )
+    streams.append(eng, "acme", list(numbered("c", 1)))
+    for attempt in (1, 2):
+        # The next delivery is under way when loomdb dies: it has not failed, so it comes again.
+        until(lambda n=attempt: worker.taken and int(worker.taken[-1]["attempt"]) == n + 1)
+        until(lambda n=attempt: f":{n}:failed" in stored_progress(streams, own))
+        streams.restart("loomdb")
+        fails_up_to[0] = attempt + 1
+    path = f"{OWN}/subscriptions/{own}"
+    (letter,) = until(lambda: eng.http.get(f"{path}/dead").json()["letters"])
+    assert (letter["attempts"], letter["reason"]) == (3, "failed")
+    assert [int(one["attempt"]) for one in worker.taken] == [1, 2, 2, 3, 3]
+    until(lambda: ";" not in stored_progress(streams, own))
+    worker.leave()
+
+
+def stored_progress(streams: Streams, own: str) -> str:
+    """What the database holds of a subscription's consumers."""
+    query = f"SELECT base FROM loomdb.positions WHERE projection = 'stream:{own}'"
+    return psql(streams.platform.admin_dsn, query)
+
+
 def test_a_subscription_of_others_is_unknown(streams):
     own = made(streams, "private")
     stranger = streams.people["eng@other"]
@@ -221,7 +256,12 @@ def test_a_feed_is_read_by_clients_that_are_not_ours_and_nothing_else_is(streams
     boss, eng = streams.people["boss@acme"], streams.people["eng@acme"]
     secret = event("feed-secret", {"n": 9}, security={"data_classification": "restricted"})
     streams.append(eng, "acme", [*numbered("feed", 3), secret])
-    streams.command(boss, f"{OWN}/feed/enable", from_beginning=True)
+    place = {"action": "UPCAST_ACTION_DEFAULT", "path": "place", "value_json": '"lab"'}
+    newer = {"type": "object", "properties": {"n": {"type": "integer"}, "place": {}}}
+    told = {"schema_json": json.dumps(newer), "compatibility": "COMPATIBILITY_NONE"}
+    path = f"{OWN}/schemas/{KIND}/versions"
+    streams.command(boss, path, version="2.0.0", upcast=[place], **told)
+    streams.command(boss, f"{OWN}/feed/enable", from_beginning=True, upcast=True)
     assert eng.post(f"{OWN}/feed/enable", {}).status_code == 403
     platform = streams.platform
     until(lambda: feeds_wanted(platform.home) == ["acme"])
@@ -236,10 +276,10 @@ def test_a_feed_is_read_by_clients_that_are_not_ours_and_nothing_else_is(streams
     own = {one["attributes"].get("eventid"): one for one in read}
     assert [name for name in own if name in (*expected, "feed-secret")] == expected
     told = own["feed-1"]
-    assert told["data"] == {"n": 1}
+    assert told["data"] == {"n": 1, "place": "lab"}, "as the newest version has it"
     assert told["attributes"]["type"] == KIND
     assert told["attributes"]["origintopic"] == "loomos.data"
-    assert told["attributes"]["dataschema"] == f"urn:loomos:{KIND}:1.0.0"
+    assert told["attributes"]["dataschema"] == f"urn:loomos:{KIND}:2.0.0"
     ids = [one["attributes"]["id"] for one in read]
     assert len(ids) == len(set(ids))
     assert any(one["attributes"]["type"] == "feed.enabled" for one in read)

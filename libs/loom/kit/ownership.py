@@ -36,6 +36,10 @@ class Ownership:
         commander = self.commanders.get(partition)
         return commander if commander is not None and commander.serving.is_set() else None
 
+    def owns(self, shard: str) -> bool:
+        """Whether a shard's lease is held here, also while its partition is being claimed anew."""
+        return partition_of(shard, self._shell.settings.partitions) in self.commanders
+
     async def projected(self, shard: str, timeout_s: float) -> bool:
         """Wait until the read model holds all that was confirmed here of a shard; False if not."""
         commander = self.commander_of(shard)

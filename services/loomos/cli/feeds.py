@@ -9,7 +9,7 @@ from loom.kit.config import Settings
 from loomos.cli.amounts import time_text
 from loomos.cli.door import Door
 from loomos.cli.show import Json, done, err, number, print_json, short, table
-from loomos.cli.subscriptions import Organisation, path_of
+from loomos.cli.subscriptions import Organisation, Upcast, path_of
 
 __all__ = ["app"]
 
@@ -24,6 +24,7 @@ def enable(
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="All there is, not what comes from now on.")
     ] = False,
+    upcast: Upcast = False,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -31,6 +32,7 @@ def enable(
     body = {
         "classification": f"DATA_CLASSIFICATION_{classification.upper()}",
         "from_beginning": from_beginning,
+        "upcast": upcast,
     }
     with Door.open() as door:
         whose = organisation or door.organisation_id

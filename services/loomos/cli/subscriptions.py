@@ -38,6 +38,9 @@ From = Annotated[
 Filter = Annotated[
     Path | None, typer.Option("--filter", help="A file with a filter as JSON, for any/none of.")
 ]
+Upcast = Annotated[
+    bool, typer.Option("--upcast", help="Payloads by the newest version of their schema.")
+]
 
 
 def add_to(events: typer.Typer) -> None:
@@ -50,9 +53,7 @@ def subscribe(
     where: Where = None,
     begin: From = "",
     until_live: Annotated[bool, typer.Option("--until-live", help="End where now begins.")] = False,
-    upcast: Annotated[
-        bool, typer.Option("--upcast", help="Payloads by the newest version of their schema.")
-    ] = False,
+    upcast: Upcast = False,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -168,6 +169,7 @@ def delete(name: str, organisation: Organisation = "", as_json: Json = False) ->
 def consume(
     name: str,
     count: Annotated[int, typer.Option(min=0, help="End after so many; 0: go on.")] = 0,
+    upcast: Upcast = False,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -180,7 +182,7 @@ def consume(
         path = own_path(door, name, organisation)
         while True:
             try:
-                for flow in door.lines(f"{path}/deliveries"):
+                for flow in door.lines(f"{path}/deliveries", {"upcast": str(upcast).lower()}):
                     breaks = 0
                     given = flow.get("deliveries", [])
                     given = given[: count - shown] if count else given

@@ -3,12 +3,14 @@
 1. The place moves after the brokers have confirmed, under a fencing epoch: at least once, and a
    record that comes again has the same `ce_id`.
 2. Only valid events of the organisation, none above the feed's classification; what is sealed in
-   them stays sealed.
+   them stays sealed, because a topic keeps what an erasure would have to take back. Payloads are
+   brought up to their newest schema where the feed says so, as for every other reader.
 3. This process has no right to make topics or readers: it says in a file which feeds are on, and
    whoever set up Kafka makes them (`embedded/feeds.py`).
 """
 
 import asyncio
+import copy
 import json
 from typing import Any
 
@@ -29,8 +31,9 @@ from loomos.loomdb.query.subscription import feeds_on, progress_name
 from loomos.loomdb.sight import CLASSES, Sight
 from loomos.loomdb.state import PLATFORM
 from loomos.loomdb.stream import Source, tail_of
+from loomos.loomdb.upcast import raised
 
-__all__ = ["keep_feeds", "record_of"]
+__all__ = ["keep_feeds"]
 
 LOOK_S = 1.0
 RETRY_S = 2.0
@@ -54,7 +57,7 @@ class OwnEvents:
 
 async def keep_feeds(shell: Any) -> None:
     """Run a task for each feed of an organisation whose shard is owned here."""
-    running: dict[tuple[str, int], asyncio.Task[None]] = {}
+    running: dict[tuple[str, int, bool], asyncio.Task[None]] = {}
     named: list[str] | None = None
     async with asyncio.TaskGroup() as tasks:
         while True:
@@ -66,9 +69,9 @@ async def keep_feeds(shell: Any) -> None:
             if rows is not None:
                 named = await asyncio.to_thread(name_feeds, shell, rows, named)
                 wanted = {
-                    (row["organisation_id"], row["classification"]): row
+                    (row["organisation_id"], row["classification"], row["upcast"]): row
                     for row in rows
-                    if shell.ownership.commander_of(row["organisation_id"]) is not None
+                    if shell.ownership.owns(row["organisation_id"])
                 }
                 for key in [key for key in running if key not in wanted or running[key].done()]:
                     running.pop(key).cancel()
@@ -115,7 +118,7 @@ async def written(shell: Any, row: dict[str, Any], topic: str) -> None:
         while True:
             found = [entry for entry in await source.take(PULL) if entry.rank <= rank_max]
             if found:
-                await writer.write(topic, [record_of(entry) for entry in found])
+                await writer.write(topic, await records_of(found, row["upcast"], shell))
             cursor = source.cursor
             if found or (cursor != stored and source.live):
                 async with shell.store.connection() as connection:
@@ -127,10 +130,22 @@ async def written(shell: Any, row: dict[str, Any], topic: str) -> None:
         await writer.stop()
 
 
-def record_of(entry: Entry) -> FeedRecord:
-    """An event as an outsider reads it."""
+async def records_of(entries: list[Entry], upcast: bool, shell: Any) -> list[FeedRecord]:
+    """Events as the feed has them."""
+    shown = {entry: (entry.row["payload"], "") for entry in entries}
+    if upcast and (users := [entry for entry in entries if entry.users]):
+        # Others hold the same entries.
+        payloads = [copy.deepcopy(entry.row["payload"]) for entry in users]
+        owners = [entry.organisation for entry in users]
+        async with shell.db() as db:
+            versions = await raised(zip(owners, payloads, strict=True), db)
+        shown |= dict(zip(users, zip(payloads, versions, strict=True), strict=True))
+    return [record_of(entry, payload, version) for entry, (payload, version) in shown.items()]
+
+
+def record_of(entry: Entry, payload: dict[str, Any], version: str) -> FeedRecord:
+    """An event as an outsider reads it, its payload by this version of its schema."""
     row = entry.row
-    payload = row["payload"]
     content = payload["payload"] if entry.users else payload
     value = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     stream = row["stream"].partition("/")[2] if entry.users else row["stream"]
@@ -166,5 +181,6 @@ def record_of(entry: Entry) -> FeedRecord:
     )
     attributes = cloudevent(said)
     if entry.users:
-        attributes["dataschema"] = f"urn:loomos:{entry.type}:{payload['schema_version']}"
+        version = version or payload["schema_version"]
+        attributes["dataschema"] = f"urn:loomos:{entry.type}:{version}"
     return FeedRecord(stream.encode(), value, attributes)

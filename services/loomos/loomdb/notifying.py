@@ -86,7 +86,7 @@ async def queues(
     keys = {(row["event_id"], row["target_id"]) for row in rows}
     done &= keys
     for row in rows:
-        owned = shell.ownership.commander_of(row["organisation_id"]) is not None
+        owned = shell.ownership.owns(row["organisation_id"])
         if owned and (row["event_id"], row["target_id"]) not in done:
             found.setdefault(row["target_id"], []).append(row)
     return found

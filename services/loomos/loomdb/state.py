@@ -150,8 +150,9 @@ class Trail:
     retention: Retention = field(default_factory=Retention)
     keys: Keys = field(default_factory=Keys)
     subscriptions: dict[str, Subscribed] = field(default_factory=dict)
-    feed: int = 0
-    """What may stand in the feed at most, as the contract numbers it; 0 while it is off."""
+    feed: tuple[int, bool] | None = None
+    """What may stand in the feed at most, as the contract numbers it, and whether payloads are
+    brought up to their newest schema; None while it is off."""
     alerts: Alerts = field(default_factory=Alerts)
 
 

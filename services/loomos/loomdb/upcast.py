@@ -17,7 +17,7 @@ from loom.store import Connection
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 
-__all__ = ["Version", "brought_up", "lifted"]
+__all__ = ["Version", "brought_up", "lifted", "raised"]
 
 REGISTERED, DEPRECATED = "schema.registered", "schema.deprecated"
 VERSIONS = """
@@ -38,20 +38,32 @@ class Version(NamedTuple):
 async def lifted(events: Iterable[pb.AuditEvent], db: Connection) -> None:
     """Show each user's event by its newest version, in place; all others stay as they are."""
     found = [event for event in events if "append_id" in event.payload.fields]
-    if not found:
-        return
-    known = await versions_of({stream_of(event) for event in found}, db)
-    for event in found:
-        show(event, known.get(stream_of(event), []))
+    told = [json_format.MessageToDict(event.payload) for event in found]
+    owned = [(event.organisation_id, row) for event, row in zip(found, told, strict=True)]
+    for event, row, version in zip(found, told, await raised(owned, db), strict=True):
+        event.upcast_version = version
+        if version:
+            event.payload.update(row)
 
 
-def stream_of(event: pb.AuditEvent) -> str:
-    """The stream of the event's schema; no user's own stream has such a name."""
-    return f"{event.organisation_id}/schemas/{event.payload['event_type']}"
+async def raised(owned: Iterable[tuple[str, dict[str, Any]]], db: Connection) -> list[str]:
+    """Bring users' events, each beside its organisation, to their newest versions, in place.
+
+    The versions by which they are shown then; "" where it is the stored one.
+    """
+    found = [(f"{owner}/schemas/{row['event_type']}", row) for owner, row in owned]
+    known = await versions_of({stream for stream, _ in found}, db) if found else {}
+    return [
+        brought_up(row.get("payload"), str(row.get("schema_version", "")), known.get(stream, []))
+        for stream, row in found
+    ]
 
 
 async def versions_of(streams: Iterable[str], db: Connection) -> dict[str, list[Version]]:
-    """By stream, the versions up to the newest that takes events, oldest first."""
+    """By stream of a schema, the versions up to the newest that takes events, oldest first.
+
+    No user's own stream has such a name.
+    """
     cursor = await db.execute(VERSIONS, (sorted(streams),))
     rows = await cursor.fetchall()
     ended = {
@@ -81,21 +93,10 @@ def order(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def show(event: pb.AuditEvent, versions: list[Version]) -> None:
-    """Bring one event's payload up, in place."""
-    told = json_format.MessageToDict(event.payload)
-    content = told.get("payload")
-    if not isinstance(content, dict):
-        # All of it is sealed from this reader.
-        return
-    event.upcast_version = brought_up(content, str(told.get("schema_version", "")), versions)
-    if event.upcast_version:
-        event.payload.update(told)
-
-
-def brought_up(content: dict[str, Any], stored: str, versions: list[Version]) -> str:
+def brought_up(content: Any, stored: str, versions: list[Version]) -> str:
     """The version that the content is of now, changed in place; "" where it is the stored one."""
-    if not stored:
+    if not stored or not isinstance(content, dict):
+        # The second where all of it is sealed from its reader.
         return ""
     later = [one for one in versions if one.order > order(stored)]
     for one in later:

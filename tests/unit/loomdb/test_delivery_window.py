@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loomos.loomdb import progress
 from loomos.loomdb.stream.window import Phase, Window
 
 PLACE = ("loomos.data", 0)
@@ -90,6 +91,28 @@ def test_who_leaves_gives_back_what_he_holds():
     window.expire(1)
     assert sorted(offsets(window.lease("two", 9, 1))) == [0, 1, 2]
     assert window.held_by("one") == 0 and window.held_by("two") == 3
+
+
+def test_what_was_delivered_in_vain_is_known_to_the_next_owner():
+    window = filled("a", "a", "b")
+    taken = window.lease("one", 9, 0)
+    window.settle(taken[0].number, taken[0].lease, False, 0)
+    window.expire(1)
+    assert window.lease("two", 1, 1)[0].attempts == 2
+    assert window.failures() == {(PLACE, 0): (1, "failed")}, "what is under way has not failed"
+    text = progress.text_of("loomos.data:0:7:0", window.failures())
+    assert progress.parse(text) == ("loomos.data:0:7:0", window.failures())
+    assert progress.parse("loomos.data:0:7:0") == ("loomos.data:0:7:0", {})
+    later = Window(ACK_S, attempts_max=2)
+    later.add(Event(0, "a"), 0, *window.failures()[PLACE, 0])
+    later.add(Event(1, "a"), 0, 2, "late")
+    (dead,) = later.dying
+    assert (dead.entry.offset, dead.reason) == (1, "late")
+    (last,) = later.lease("three", 9, 0)
+    later.settle(last.number, last.lease, False, 0)
+    assert offsets(later.dying) == [1, 0]
+    later.buried(later.dying)
+    assert later.failures() == {} and later.cursor({PLACE: 2}) == {PLACE: 2}
 
 
 @settings(max_examples=150, deadline=None)

@@ -87,6 +87,9 @@ def test_a_feed_is_switched_on_changed_and_off():
     on.classification = common_pb2.DATA_CLASSIFICATION_RESTRICTED
     changed = acme(event).when(on).one(pb.FeedEnabled)
     assert changed.begins_at == "", "a feed that is there goes on where it is"
+    on.upcast = True
+    raised = acme(event, changed).when(on).one(pb.FeedEnabled)
+    acme(event, changed, raised).when(on).then()
     off = pb.DisableFeedRequest(organisation_id="acme")
     acme(event).when(off).one(pb.FeedDisabled)
     acme().when(off).refused(Code.NOT_FOUND)

@@ -15,7 +15,7 @@ def enable(command: pb.EnableFeedRequest, state: Trail, context: Context) -> lis
     classification = (
         command.classification or common_pb2.DataClassification.DATA_CLASSIFICATION_INTERNAL
     )
-    if state.feed == classification:
+    if state.feed == (classification, command.upcast):
         return []
     return [
         pb.FeedEnabled(
@@ -25,6 +25,7 @@ def enable(command: pb.EnableFeedRequest, state: Trail, context: Context) -> lis
             # A feed that is there goes on where it is.
             begins_at="" if state.feed else command.begins_at,
             enabled_at_us=context.at_us,
+            upcast=command.upcast,
         )
     ]
 

@@ -27,6 +27,6 @@ def evolve(state: Trail, event: Message) -> None:
             for number in event.replayed:
                 state.subscriptions[event.subscription_id].letters.pop(number, None)
         case pb.FeedEnabled():
-            state.feed = event.classification
+            state.feed = (event.classification, event.upcast)
         case pb.FeedDisabled():
-            state.feed = 0
+            state.feed = None

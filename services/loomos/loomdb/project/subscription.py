@@ -57,14 +57,16 @@ def project(record: Recorded) -> list[Statement]:
         case pb.FeedEnabled():
             return [
                 Statement(
-                    "INSERT INTO feeds (organisation_id, classification, begins_at, enabled_at_us) "
-                    "VALUES (%s, %s, %s, %s) ON CONFLICT (organisation_id) "
-                    "DO UPDATE SET classification = EXCLUDED.classification",
+                    "INSERT INTO feeds "
+                    "(organisation_id, classification, begins_at, enabled_at_us, upcast) "
+                    "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (organisation_id) DO UPDATE "
+                    "SET classification = EXCLUDED.classification, upcast = EXCLUDED.upcast",
                     (
                         event.organisation_id,
                         int(event.classification),
                         event.begins_at,
                         event.enabled_at_us,
+                        event.upcast,
                     ),
                 )
             ]

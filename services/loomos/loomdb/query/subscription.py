@@ -9,6 +9,8 @@ from loom.kit.authorize import Caller
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import cursor as cursors
+from loomos.loomdb import progress
+from loomos.loomdb.cursor import Place, Vector
 from loomos.loomdb.state import PLATFORM
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "get_subscription",
     "kept",
     "letters_again",
+    "letters_behind",
     "list_dead_deliveries",
     "list_feeds",
     "list_subscriptions",
@@ -103,7 +106,7 @@ def subscription_of(row: dict[str, Any]) -> pb.Subscription:
     """A row as the contract says it."""
     event = pb.SubscriptionCreated.FromString(row["created"])
     logged, incarnations = cursors.parse(row["logged_cursor"])
-    stored, newer = cursors.parse(row["base"] or "")
+    stored, newer = cursors.parse(progress.parse(row["base"] or "")[0])
     return pb.Subscription(
         subscription_id=event.subscription_id,
         organisation_id=event.organisation_id,
@@ -166,6 +169,16 @@ async def letters_again(subscription_id: str, limit: int, db: Db) -> list[dict[s
     return await found.fetchall()
 
 
+async def letters_behind(subscription_id: str, begin: Vector, db: Db) -> set[tuple[Place, int]]:
+    """The places of dead letters behind the one from which a reader goes on."""
+    found = await db.execute(
+        "SELECT topic, partition, record_offset FROM dead_deliveries WHERE subscription_id = %s",
+        (subscription_id,),
+    )
+    places = [((r["topic"], r["partition"]), r["record_offset"]) for r in await found.fetchall()]
+    return {(place, offset) for place, offset in places if offset >= begin.get(place, 0)}
+
+
 async def list_feeds(request: pb.ListFeedsRequest, caller: Caller, db: Db) -> pb.FeedPage:
     """The feeds that are on: one's own, or all of them for the platform."""
     own = request.organisation_id
@@ -196,4 +209,5 @@ def feed_of(row: dict[str, Any]) -> pb.Feed:
         classification=row["classification"],
         enabled_at_us=row["enabled_at_us"],
         cursor=row["base"] or row["begins_at"],
+        upcast=row["upcast"],
     )

@@ -69,7 +69,7 @@ async def look(
     wanted = {
         (row["rule_id"], row["version"]): row
         for row in rows
-        if shell.ownership.commander_of(row["organisation_id"]) is not None
+        if shell.ownership.owns(row["organisation_id"])
     }
     for key in [key for key in running if key not in wanted or running[key].done()]:
         task = running.pop(key)

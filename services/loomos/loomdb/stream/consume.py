@@ -15,12 +15,17 @@ from loom.kit.authorize import Caller
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.log.topics import partition_of
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb import reveal
 from loomos.loomdb.query.subscription import kept, unknown
 from loomos.loomdb.sight import Rights
 from loomos.loomdb.state import PLATFORM
 from loomos.loomdb.stream.delivery import Dispatcher
-from loomos.loomdb.stream.subscription import BATCH, STREAM_S_MAX, admitted, recorded_as_read
+from loomos.loomdb.stream.subscription import (
+    BATCH,
+    STREAM_S_MAX,
+    admitted,
+    recorded_as_read,
+    shown,
+)
 
 if TYPE_CHECKING:
     from loom.kit.service import Shell
@@ -51,9 +56,11 @@ async def consume_subscription(
     limit, unsettled_max = request.batch_size or BATCH, request.unsettled_max or UNSETTLED
     rights = Rights(shell.authorizer, caller.principal, request.organisation_id)
     with admitted(caller, shell):
-        dispatcher = await dispatcher_of(request, caller, shell)
+        await standing(request, caller, shell)
         await recorded_as_read(request, caller, shell)
         ends_at = time.monotonic() + STREAM_S_MAX
+        dispatcher = await dispatcher_of(request, caller, shell)
+        # Nothing is awaited between: what nobody consumes ends after a while.
         async with dispatcher.consumer() as name:
             yield pb.DeliveryFlow()
             while not dispatcher.ended:
@@ -63,7 +70,7 @@ async def consume_subscription(
                     deliveries = dispatcher.lease(name, min(limit, room)) if room > 0 else []
                     if deliveries:
                         flow = pb.DeliveryFlow(deliveries=deliveries)
-                        await reveal.revealed(flow, caller, shell)
+                        await shown(flow, request.upcast, caller, shell)
                         yield flow
                         continue
                 if time.monotonic() > ends_at:
@@ -157,7 +164,7 @@ def allowed(organisation: str, action: str, caller: Caller) -> bool:
 
 async def owned_here(organisation: str, shell: "Shell") -> None:
     """Raise Failure where another instance owns the organisation's shard."""
-    if shell.ownership.commander_of(organisation) is not None:
+    if shell.ownership.owns(organisation):
         return
     partition = partition_of(organisation, shell.settings.partitions)
     address = await shell.store.owner_address(shell.service.topic, partition)

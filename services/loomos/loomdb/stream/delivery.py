@@ -1,7 +1,8 @@
 """Delivers one subscription to its consumers, from the process that owns its organisation's shard.
 
-1. `positions` says before which place everything is settled; it moves by compare-and-set under a
-   fencing epoch, so an owner that was replaced moves it no more. The log hears of it every 30 s.
+1. `positions` says before which place everything is settled, and what was delivered in vain behind
+   it; it moves by compare-and-set under a fencing epoch, so an owner that was replaced moves it no
+   more. The log hears of the place every 30 s.
 2. What is delivered is what the subscription's maker may see at that moment; a consumer must be
    allowed to see all of that.
 3. An event that was delivered in vain as often as its subscription says is buried by an event in
@@ -22,10 +23,19 @@ from loom.kit.errors import Failure
 from loom.store import Fenced, Store
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import cursor as cursors
+from loomos.loomdb import progress
+from loomos.loomdb.cursor import Place
 from loomos.loomdb.entry import Entry
 from loomos.loomdb.filter import selection
+from loomos.loomdb.progress import Failures
 from loomos.loomdb.query.place import AWAY, NotProjectedYet, begins, row_at
-from loomos.loomdb.query.subscription import Kept, kept, letters_again, progress_name
+from loomos.loomdb.query.subscription import (
+    Kept,
+    kept,
+    letters_again,
+    letters_behind,
+    progress_name,
+)
 from loomos.loomdb.sight import Rights
 from loomos.loomdb.stream.source import Source
 from loomos.loomdb.stream.tail import tail_of
@@ -73,6 +83,10 @@ class Dispatcher:
         self._epoch = 0
         self._again: set[int] = set()
         """Dead letters that are in the window."""
+        self._failures: Failures = {}
+        """What earlier owners delivered in vain and is not in the window again."""
+        self._buried: set[tuple[Place, int]] = set()
+        """Dead letters behind the place where this owner began."""
 
     async def start(self, found: Kept) -> None:
         """Take the subscription over, from where its consumers were."""
@@ -80,14 +94,16 @@ class Dispatcher:
         await tail.started()
         name = progress_name(self.created.subscription_id)
         stored, epoch = await self._shell.store.claim_position(name, *PLACE, found.cursor)
+        settled, self._failures = progress.parse(stored)
         logged, older = cursors.parse(found.cursor)
-        vector, newer = cursors.parse(stored)
+        vector, newer = cursors.parse(settled)
         text = cursors.text_of(cursors.later(logged, vector), older | newer)
         async with self._shell.db() as db:
             try:
                 begin = await begins(pb.EventStart(cursor=text), db) if text else {}
             except NotProjectedYet as error:
                 raise Failure("UNAVAILABLE", f"the index is behind: {error}: retry") from error
+            self._buried = await letters_behind(self.created.subscription_id, begin, db)
         self._stored, self._logged, self._epoch = stored, found.cursor, epoch
         self._source = Source(self._shell, tail, self.selection, self.rights, begin)
 
@@ -97,8 +113,9 @@ class Dispatcher:
             async with asyncio.TaskGroup() as tasks:
                 pull = tasks.create_task(self._pull())
                 await self._keep()
+                # Said before anything else happens: nobody joins what ends.
+                self.ended = "nobody consumes it here any more"
                 pull.cancel()
-            self.ended = "nobody consumes it here any more"
         except* Ended as group:
             self.ended = str(group.exceptions[0])
         except* Fenced:
@@ -170,29 +187,40 @@ class Dispatcher:
             sight = self._source.sight
             found = await self._source.take(min(room, PULL))
             for entry in await self._source.seen(found, sight):
-                self.window.add(entry)
+                if (entry.place, entry.offset) not in self._buried:
+                    self._add(entry)
             if found:
                 self.tell()
             await self._source.wait(LOOK_S)
 
+    def _add(self, entry: Entry, letter: int = 0) -> None:
+        """Take an event in, with what earlier owners know of it."""
+        self.window.add(entry, letter, *self._failures.pop((entry.place, entry.offset), (0, "")))
+
+    @property
+    def _idle(self) -> bool:
+        return not self._consumers and time.monotonic() - self._empty_since > LINGER_S
+
     async def _keep(self) -> None:
         """Mind deadlines, burials, replays and progress until nobody consumes any more."""
         looked_at = 0.0
-        while self._consumers or time.monotonic() - self._empty_since < LINGER_S:
-            now = time.monotonic()
+        while True:
+            now, idle = time.monotonic(), self._idle
             if self.window.expire(now):
                 self.tell()
             if now - looked_at > LOOK_S:
                 looked_at = now
                 await self._look()
-            await self._flush(final=False)
+            await self._flush(final=idle)
+            if idle and self._idle:
+                # Who came while the log was told is served on.
+                return
             await asyncio.sleep(min(FLUSH_S, max(0.001, self.window.due() - time.monotonic())))
-        await self._flush(final=True)
 
     async def _look(self) -> None:
         """See whether the subscription stands, is delivered here, and has letters to repeat."""
         own = self.created
-        if self._shell.ownership.commander_of(own.organisation_id) is None:
+        if not self._shell.ownership.owns(own.organisation_id):
             raise Ended("its shard moves to another owner: retry")
         try:
             async with self._shell.db() as db:
@@ -204,6 +232,14 @@ class Dispatcher:
                 for row in letters:
                     if row["number"] not in self._again:
                         await self._repeat(row, db)
+            if len(letters) < PULL:
+                # What is behind and no letter either comes no more.
+                taken = self._source.vector
+                self._failures = {
+                    (place, offset): known
+                    for (place, offset), known in self._failures.items()
+                    if offset >= taken.get(place, 0)
+                }
         except AWAY as error:
             self._shell.log.warning("delivery waits for the database", reason=str(error).strip())
 
@@ -215,14 +251,15 @@ class Dispatcher:
             # A policy deleted it meanwhile: there is nothing left to deliver.
             self.window.replayed.append(number)
         else:
-            self.window.add(Entry.of_row(found), letter=number)
+            self._add(Entry.of_row(found), number)
             self.tell()
 
     async def _flush(self, final: bool) -> None:
         """Bury what died, store how far the consumers are, and now and then tell the log."""
         await self._bury()
         place = self.window.cursor(self._source.vector)
-        text = cursors.text_of(place, tail_of(self._shell).incarnations)
+        cursor = cursors.text_of(place, tail_of(self._shell).incarnations)
+        text = progress.text_of(cursor, self._failures | self.window.failures())
         if text != self._stored:
             name = progress_name(self.created.subscription_id)
             try:
@@ -234,16 +271,16 @@ class Dispatcher:
                 return
         late = time.monotonic() - self._logged_at > LOGGED_S or final
         replayed = self.window.replayed[:1000]
-        if replayed or (late and text != self._logged):
+        if replayed or (late and cursor != self._logged):
             own = self.created
             told = pb.ReportProgressRequest(
                 organisation_id=own.organisation_id,
                 subscription_id=own.subscription_id,
-                cursor=text,
+                cursor=cursor,
                 replayed=replayed,
             )
             if await self._told(told):
-                self._logged, self._logged_at = text, time.monotonic()
+                self._logged, self._logged_at = cursor, time.monotonic()
                 del self.window.replayed[: len(replayed)]
 
     async def _bury(self) -> None:

@@ -32,7 +32,7 @@ from loomos.loomdb.upcast import lifted
 if TYPE_CHECKING:
     from loom.kit.service import Shell
 
-__all__ = ["BATCH", "STREAM_S_MAX", "admitted", "recorded_as_read", "subscribe"]
+__all__ = ["BATCH", "STREAM_S_MAX", "admitted", "recorded_as_read", "shown", "subscribe"]
 
 BATCH = 100
 STREAM_S_MAX = 900.0
@@ -74,7 +74,8 @@ async def subscribe(
         ends_at = time.monotonic() + STREAM_S_MAX
         yield pb.EventFlow(cursor=source.cursor)
         async for flow in flows(source, request):
-            yield await shown(flow, request, caller, shell)
+            await shown(flow, request.upcast, caller, shell)
+            yield flow
             if time.monotonic() > ends_at:
                 raise Failure("UNAVAILABLE", "the stream is old: go on from its cursor")
 
@@ -96,15 +97,12 @@ async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[p
                 return
 
 
-async def shown(
-    flow: pb.EventFlow, request: pb.SubscribeRequest, caller: Caller, shell: "Shell"
-) -> pb.EventFlow:
-    """The answer as its reader may see it, and by the version that he asks for; changes it."""
+async def shown(flow: Message, upcast: bool, caller: Caller, shell: "Shell") -> None:
+    """Have the answer as its reader may see it, and by the versions that he asks for."""
     await reveal.revealed(flow, caller, shell)
-    if request.upcast and flow.events:
+    if upcast and (events := reveal.events_in(flow)):
         async with shell.db() as db:
-            await lifted(flow.events, db)
-    return flow
+            await lifted(events, db)
 
 
 async def gathered(source: Source, limit: int, flush_s: float, live: bool) -> list[Entry]:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from loomos.loomdb.cursor import Place, Vector
+from loomos.loomdb.progress import Failures
 
 __all__ = ["FAILED", "LATE", "Item", "Phase", "Window"]
 
@@ -82,14 +83,24 @@ class Window:
         self._under_way: Counter[str] = Counter()
         self._deadlines: list[tuple[float, int, int]] = []
         self._paused: list[tuple[float, int, Key]] = []
+        self._failed: dict[int, Item] = {}
         self._resting: set[Key] = set()
 
-    def add(self, entry: Event, letter: int = 0) -> None:
-        """Take in the next event, in the log's order within its partition."""
-        item = Item(next(self._numbers), entry, letter)
+    def add(self, entry: Event, letter: int = 0, attempts: int = 0, reason: str = "") -> None:
+        """Take in the next event, in the log's order within its partition.
+
+        One that was delivered in vain before says how often, and why last.
+        """
+        item = Item(next(self._numbers), entry, letter, attempts=attempts, reason=reason)
         self.items[item.number] = item
         if not letter:
             self._by_place[entry.place].append(item)
+        if attempts:
+            self._failed[item.number] = item
+        if attempts >= self._attempts_max:
+            item.phase = Phase.DYING
+            self.dying.append(item)
+            return
         key = entry.key
         self._streams.setdefault(key, deque()).append(item)
         self._free(key)
@@ -168,6 +179,16 @@ class Window:
                 found[place] = min(items[0].entry.offset, found.get(place, 0))
         return found
 
+    def failures(self) -> Failures:
+        """What was delivered in vain and is not settled."""
+        return {
+            (item.entry.place, item.entry.offset): (
+                item.attempts - (item.phase is Phase.LEASED),
+                item.reason,
+            )
+            for item in self._failed.values()
+        }
+
     def due(self) -> float:
         """When `expire` has something to do; infinity where nothing waits."""
         ends = [heap[0][0] for heap in (self._deadlines, self._paused) if heap]
@@ -196,6 +217,7 @@ class Window:
                 self._under_way[self._holder[key]] -= 1
                 one.attempts -= one is not item
         item.reason = reason
+        self._failed[item.number] = item
         if item.attempts >= self._attempts_max:
             item.phase = Phase.DYING
             self._streams[key].remove(item)
@@ -216,6 +238,7 @@ class Window:
     def _settled(self, item: Item) -> None:
         item.phase = Phase.SETTLED
         del self.items[item.number]
+        self._failed.pop(item.number, None)
 
     def _let_go(self, key: Key) -> None:
         """Free a stream of its holder once nothing of it is under way."""
