@@ -2,8 +2,9 @@
 
 1. The pepper is made once, 32 random bytes in a file that only its owner reads. Without it the
    hashes in the log cannot even be tried; lost, every password must be set anew.
-2. Hashing runs beside the event loop, few at a time, with a bounded queue: it is the cost that a
-   guesser is made to pay, and must not become the cost that stops everybody else.
+2. Hashing runs beside the event loop, few at a time, with a bounded queue, whether or not callers
+   wait for it: it is the cost that a guesser is made to pay, and must not become the cost that
+   stops everybody else.
 """
 
 import asyncio
@@ -93,7 +94,10 @@ async def slowly(work: Callable[..., T], *given: object) -> T:
     ticket = object()
     _waiting.add(ticket)
     try:
-        async with _slots:
-            return await asyncio.to_thread(work, *given)
+        await _slots.acquire()
+        hashing = asyncio.get_running_loop().run_in_executor(None, work, *given)
+        # No thread can be stopped: a caller who gives up leaves its slot taken until it has ended.
+        hashing.add_done_callback(lambda _: _slots.release())
+        return await asyncio.shield(hashing)
     finally:
         _waiting.discard(ticket)
