@@ -45,7 +45,6 @@ async def test_a_fault_breaks_no_promise(broken_world, name, monkeypatch):
     if name == "clock jumps" and (why := processes.why_no_clock()):
         pytest.skip(why)
     if name == "retried":
-        monkeypatch.setattr(hostile, "KILLED_EVERY", RETRIES // 3)
         monkeypatch.setitem(
             FAULTS, name, lambda made, load, chance: hostile.retried(made, load, chance, RETRIES)
         )

@@ -29,6 +29,8 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Break LoomDB on purpose and check what it promises.", no_args_is_help=True)
 
+INTERRUPTED = 130
+
 Seed = Annotated[int, typer.Option(min=0, help="Chooses faults and commands; else drawn.")]
 Minutes = Annotated[int, typer.Option(min=1, max=24 * 60, help="How long.")]
 Only = Annotated[list[str] | None, typer.Option(help="This class of faults alone; repeatable.")]
@@ -71,8 +73,6 @@ def begin(story: Story, seed: int, minutes: int, kind: str, only: list[str]) -> 
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     seed = seed or random.SystemRandom().randrange(1, 2**31)
-    # A run that is told to end takes its processes and its mounts with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="loomos-chaos-"))
     story.tell("begin", seed=seed, minutes=minutes, folder=str(folder))
     asyncio.run(to_its_end(chosen(kind, folder, seed, minutes * 60, story, only), story, folder))
@@ -81,15 +81,41 @@ def begin(story: Story, seed: int, minutes: int, kind: str, only: list[str]) -> 
 
 
 async def to_its_end(work: Coroutine[Any, Any, None], story: Story, folder: Path) -> None:
-    """Say what broke as soon as nothing runs any more, and end at once."""
+    """Say what broke as soon as nothing runs any more, and end at once.
+
+    A signal ends the work in order, once: who is impatient does not make it leave things behind.
+    """
+    told: list[str] = []
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end, task, told, number.name)
     try:
-        await work
+        await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
     except Exception as error:  # noqa: BLE001 - whatever broke is told
-        lines = [line for line in traceback.format_exception(error) if "loomos" in line]
-        story.tell("broken", why=lines_of(error), at=lines[-1:], folder=str(folder))
-        sys.stdout.flush()
-        # Processes and mounts are gone; a loop that waits for a broken line must not keep us.
-        os._exit(1)
+        if not told:
+            lines = [line for line in traceback.format_exception(error) if "loomos" in line]
+            story.tell("broken", why=lines_of(error), at=lines[-1:], folder=str(folder))
+            leave(1)
+    if told:
+        shutil.rmtree(folder, ignore_errors=True)
+        story.tell("ended", by=told[0], left="nothing")
+        leave(INTERRUPTED)
+
+
+def leave(status: int) -> None:
+    """Processes and mounts are gone; a loop that waits for a broken line must not keep us."""
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def end(task: asyncio.Task[None], told: list[str], name: str) -> None:
+    """Have the work end, where this is the first signal."""
+    told.append(name)
+    if len(told) == 1:
+        task.cancel()
 
 
 def chosen(

@@ -16,7 +16,7 @@ from loom.log.verify import open_trees, verify_folder
 from loomos.cli.chaos.invariants import READ_MODELS
 from loomos.cli.chaos.world import RECOVER_SECONDS, TOPIC, World, store_of
 from loomos.cli.soak.load import Load
-from loomos.cli.soak.world import heal_stores
+from loomos.cli.soak.process import Process
 
 __all__ = ["bits_flipped", "database_older", "disk_full", "log_older", "rebuilt_under_load"]
 
@@ -88,21 +88,19 @@ def found(copy: Path, key: Verifier) -> str:
 async def disk_full(made: World, load: Load, chance: random.Random) -> str:
     """Kafka's disk has no room: nothing is acknowledged until there is room again."""
     assert made.disk is not None
-    made.healing = False
-    made.disk.fill()
-    try:
-        await asyncio.sleep(FULL_SECONDS)
-        process = made.stores.broker.process
-        assert process is not None
-        ended = process.poll() is not None
-    finally:
-        made.disk.clear()
-        process = made.stores.broker.process
-        if process is not None and process.poll() is None:
+    process = made.stores.broker.process
+    assert process is not None
+    async with made.unhealed():
+        made.disk.fill()
+        try:
+            await asyncio.sleep(FULL_SECONDS)
+            ended = process.poll() is not None
+        finally:
+            made.disk.clear()
+        if not ended:
             # A broker whose only disk failed serves no more, whether or not it has ended.
             process.kill()
             process.wait()
-        made.healing = True
     await load.go_on(ANSWERS, RECOVER_SECONDS)
     return f"full for {FULL_SECONDS:.0f} s; the broker {'ended' if ended else 'refused'}"
 
@@ -112,17 +110,14 @@ async def database_older(made: World, load: Load, chance: random.Random) -> str:
     database = made.stores.database
     backup = database.folder / "backup"
     shutil.rmtree(backup, ignore_errors=True)
-    made.healing = False
-    database.stop()
-    shutil.copytree(database.data, backup)
-    heal_stores(made.stores)
-    made.healing = True
+    async with made.unhealed():
+        database.stop()
+        shutil.copytree(database.data, backup)
     await load.go_on(ANSWERS, RECOVER_SECONDS)
-    made.healing = False
-    database.stop()
-    shutil.rmtree(database.data)
-    backup.rename(database.data)
-    made.healing = True
+    async with made.unhealed():
+        database.stop()
+        shutil.rmtree(database.data)
+        backup.rename(database.data)
     await load.go_on(ANSWERS, RECOVER_SECONDS)
     return "read models restored from before the last answers"
 
@@ -134,41 +129,38 @@ async def log_older(made: World, load: Load, chance: random.Random) -> str:
     old, new = broker.folder / "backup-old", broker.folder / "backup-new"
     for path in (old, new):
         shutil.rmtree(path, ignore_errors=True)
-    stop_broker(made)
-    shutil.copytree(folder, old)
-    heal_stores(made.stores)
-    made.healing = True
+    async with made.unhealed():
+        broker.stop()
+        shutil.copytree(folder, old)
     await load.go_on(ANSWERS, RECOVER_SECONDS)
-    stop_broker(made)
-    for one in made.all:
-        one.kill()
-    shutil.copytree(folder, new)
-    shutil.rmtree(folder)
-    shutil.copytree(old, folder)
-    heal_stores(made.stores)
-    reader = made.of("loomdb")[0]
-    reader.start()
-    try:
-        status = await reader.ended(RECOVER_SECONDS)
-        last = reader.said().strip().splitlines()[-1]
-        assert status != 0, "loomdb ended as if nothing were wrong"
-        assert "LogDiverged" in last, f"loomdb ended without a word of the log: {last[:200]}"
-        assert f"{TOPIC}/0" in last, f"loomdb does not name the partition: {last[:200]}"
-    finally:
-        stop_broker(made)
+    async with made.unhealed():
+        # In order, so that what the broker has is on the disk.
+        broker.stop()
+        for one in made.all:
+            one.kill()
+        shutil.copytree(folder, new)
         shutil.rmtree(folder)
-        shutil.move(new, folder)
-        shutil.rmtree(old)
-        heal_stores(made.stores)
-        made.healing = True
+        shutil.copytree(old, folder)
+        await made.stores_answer()
+        try:
+            await stopped_loudly(made.of("loomdb")[0])
+        finally:
+            broker.stop()
+            shutil.rmtree(folder)
+            shutil.move(new, folder)
+            shutil.rmtree(old)
     await load.go_on(ANSWERS, RECOVER_SECONDS)
     return "readers stopped and named the partition; with the records back all went on"
 
 
-def stop_broker(made: World) -> None:
-    """End the broker in order, so that what it has is on the disk; nobody starts it meanwhile."""
-    made.healing = False
-    made.stores.broker.stop()
+async def stopped_loudly(reader: Process) -> None:
+    """Start a reader that has seen more than the log holds: it ends and says of which partition."""
+    reader.start()
+    status = await reader.ended(RECOVER_SECONDS)
+    last = reader.said().strip().splitlines()[-1]
+    assert status != 0, "loomdb ended as if nothing were wrong"
+    assert "LogDiverged" in last, f"loomdb ended without a word of the log: {last[:200]}"
+    assert f"{TOPIC}/0" in last, f"loomdb does not name the partition: {last[:200]}"
 
 
 async def rebuilt_under_load(made: World, load: Load, chance: random.Random) -> str:

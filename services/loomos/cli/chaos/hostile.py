@@ -25,7 +25,8 @@ MEBIBYTE = 2**20
 DEPTH = 5_000
 RETRIES = 10_000
 RETRY_CALLERS = 32
-KILLED_EVERY = 3_500
+RETRIES_A_COMMAND = 10
+KILLS = 2
 WRITERS = 32
 VERSIONS = 5
 VERDICTS = (
@@ -113,48 +114,59 @@ async def hostile_events(made: World, load: Load, chance: random.Random) -> str:
 
 async def verdict(made: World, request: pb.AppendEventRequest) -> str:
     """The code of a refusal; asked again while nothing is known."""
-    while True:
-        try:
-            await made.people.tell(request, request.organisation_id)
-        except Failure as failure:
-            if failure.code not in UNTOLD:
-                return failure.code
-            await asyncio.sleep(0.2)
-        else:
-            return "OK"
+    async with asyncio.timeout(RECOVER_SECONDS):
+        while True:
+            try:
+                await made.people.tell(request, request.organisation_id)
+            except Failure as failure:
+                if failure.code not in UNTOLD:
+                    return failure.code
+                await asyncio.sleep(0.2)
+            else:
+                return "OK"
 
 
 async def retried(made: World, load: Load, chance: random.Random, count: int = RETRIES) -> str:
     """One event, thousands of retries, the owner killed meanwhile: it counts once."""
-    mark = chance.randrange(2**32)
-    request = pb.AppendEventRequest(
-        organisation_id=ORGANISATIONS[0], event=sample(f"again-{mark}", "again")
-    )
-    command_id = f"again-{mark}"
+    mark = f"again-{chance.randrange(2**32)}"
+    request = pb.AppendEventRequest(organisation_id=ORGANISATIONS[0], event=sample(mark, "again"))
     left = iter(range(count))
     told = {"first": 0, "repeated": 0, "unknown": 0}
     places: set[int] = set()
 
     async def caller() -> None:
         for number in left:
-            # Half of them under the same command id, half as new commands with the same event.
-            given = command_id if number % 2 else f"{command_id}-{number}"
-            if number and number % KILLED_EVERY == 0:
+            # Most under the first command's id; some as new commands, which bring the same event.
+            given = f"{mark}-{number}" if number % RETRIES_A_COMMAND == 1 else mark
+            if number and number % (count // (KILLS + 1)) == 0:
+                made.say(f"retry {number} of {count}: {told}; the owner is killed")
                 (await made.owner("data")).kill()
+            answer = await told_at_last(made, request, given, told)
+            told["repeated" if answer.duplicates else "first"] += 1
+            places.add(answer.events[0].position.offset)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(RETRY_CALLERS):
+            tasks.create_task(caller())
+    assert len(places) == 1, f"the event is said to stand at {sorted(places)}"
+    return f"{count} retries: {told}, one place"
+
+
+async def told_at_last(
+    made: World, request: pb.AppendEventRequest, command_id: str, told: dict[str, int]
+) -> pb.AppendResult:
+    """The answer to a retry, asked for while nothing is known; AssertionError where refused."""
+    async with asyncio.timeout(RECOVER_SECONDS):
+        while True:
             try:
-                answer = await made.people.tell(request, request.organisation_id, given)
+                answer = await made.people.tell(request, request.organisation_id, command_id)
             except Failure as failure:
                 assert failure.code in UNTOLD, f"a retry was refused: {failure.code} {failure}"
                 told["unknown"] += 1
                 await asyncio.sleep(0.05)
             else:
                 assert isinstance(answer, pb.AppendResult)
-                told["repeated" if answer.duplicates else "first"] += 1
-                places.add(answer.events[0].position.offset)
-
-    await asyncio.gather(*(caller() for _ in range(RETRY_CALLERS)))
-    assert len(places) == 1, f"the event is said to stand at {sorted(places)}"
-    return f"{count} retries: {told}, one place"
+                return answer
 
 
 async def many_writers(made: World, load: Load, chance: random.Random) -> str:

@@ -10,8 +10,12 @@ import socket
 import struct
 import threading
 from enum import Enum
+from pathlib import Path
 
-__all__ = ["Line", "Mode"]
+from loom.kit.authority import Authority, write_secret
+from loomos.embedded.kafka import Broker, Ports
+
+__all__ = ["Line", "LinedBroker", "Mode"]
 
 CHUNK_BYTES = 64 * 1024
 POLL_SECONDS = 0.02
@@ -116,6 +120,27 @@ class Line:
                 await writer.drain()
         except OSError:
             return
+
+
+class LinedBroker(Broker):
+    """A broker that tells its clients to come over a line."""
+
+    def __init__(self, folder: Path, logs: Path, ports: Ports, authority: Authority) -> None:
+        super().__init__(folder, logs, ports, authority)
+        self.line: Line | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Where services connect: the line, once there is one."""
+        return super().bootstrap if self.line is None else f"127.0.0.1:{self.line.port}"
+
+    def configure(self) -> None:
+        """As the broker of `loomos up`; of a setting that stands twice, the last one counts."""
+        super().configure()
+        agents = self.ports.agents
+        told = f"advertised.listeners=SERVICES://{self.bootstrap},AGENTS://127.0.0.1:{agents}\n"
+        path = self.folder / "server.properties"
+        write_secret(path, path.read_text() + told)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@
 1. Services reach Kafka and Postgres through lines of ours, so that a line can be cut; what the
    harness itself asks goes the same way, except for Postgres.
 2. Whatever has ended is started again, as a supervisor would, unless a fault says otherwise.
+3. Told to end, or broken, it leaves no process, no mount and no line.
 """
 
 import asyncio
@@ -14,20 +15,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf.message import Message
 
-from loom.kit.authority import Authority, write_secret
 from loom.kit.config import Settings
 from loom.store import Store
 from loomos.cli.chaos.appends import ORGANISATIONS, Appends
 from loomos.cli.chaos.disk import Disk, mounted
-from loomos.cli.chaos.line import Line, Mode
+from loomos.cli.chaos.line import Line, LinedBroker, Mode
 from loomos.cli.chaos.people import People
 from loomos.cli.chaos.readers import Cursor, Durable
 from loomos.cli.soak.load import Load, Outcome
 from loomos.cli.soak.process import Process
-from loomos.cli.soak.world import heal_stores, instance
+from loomos.cli.soak.world import instance, relaunch_ended
 from loomos.embedded.enrolment import mint
 from loomos.embedded.home import Home
-from loomos.embedded.kafka import Broker, Ports
 from loomos.embedded.process import Unusable
 from loomos.embedded.services import ALL
 from loomos.embedded.stores import Stores
@@ -45,38 +44,25 @@ STARTS_MAX = 5
 INSTANCES = ("security", "data", "data", "loomdb")
 
 
-class LinedBroker(Broker):
-    """A broker that tells its clients to come over a line."""
-
-    def __init__(self, folder: Path, logs: Path, ports: Ports, authority: Authority) -> None:
-        super().__init__(folder, logs, ports, authority)
-        self.line: Line | None = None
-
-    @property
-    def bootstrap(self) -> str:
-        """Where services connect: the line, once there is one."""
-        return super().bootstrap if self.line is None else f"127.0.0.1:{self.line.port}"
-
-    def configure(self) -> None:
-        """As the broker of `loomos up`; of a setting that stands twice, the last one counts."""
-        super().configure()
-        agents = self.ports.agents
-        told = f"advertised.listeners=SERVICES://{self.bootstrap},AGENTS://127.0.0.1:{agents}\n"
-        path = self.folder / "server.properties"
-        write_secret(path, path.read_text() + told)
-
-
 class World:
     """The processes, and what callers were told since the beginning."""
 
-    def __init__(self, stores: Stores, broker: LinedBroker, disk: Disk | None, seed: int) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        broker: LinedBroker,
+        disk: Disk | None,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
         self.stores = stores
+        self.say = say
         self.seed = seed
         self.disk = disk
         self.kafka_line = Line(broker.ports.services, seed)
         self.postgres_line = Line(stores.database.port, seed)
         broker.line = self.kafka_line
-        self.healing = True
+        self._healing = asyncio.Lock()
         self.script = Appends()
         self.outcomes: dict[str, Outcome] = {}
         self.requests: dict[str, Message] = {}
@@ -125,23 +111,32 @@ class World:
             (one for one in self.of(service) if one.settings.listen == address), self.of(service)[0]
         )
 
-    def heal(self) -> None:
+    async def stores_answer(self) -> None:
+        """Start the stores that have ended; callers and readers go on until they answer."""
+        if relaunch_ended(self.stores):
+            await asyncio.to_thread(self.stores.wait)
+
+    async def heal(self) -> None:
         """Start again whatever has ended."""
-        if not self.healing:
-            return
-        if any(not_running(self.stores, name) for name in ("kafka", "postgres")):
-            heal_stores(self.stores)
+        await self.stores_answer()
         for one in self.all:
             if not one.running:
                 self.starts += 1
                 one.start()
+
+    @contextlib.asynccontextmanager
+    async def unhealed(self) -> AsyncIterator[None]:
+        """Nothing is started by itself meanwhile."""
+        async with self._healing:
+            yield
 
     async def keep_healing(self) -> None:
         """Heal for as long as the run lasts."""
         failed = 0
         while True:
             try:
-                self.heal()
+                async with self._healing:
+                    await self.heal()
                 failed = 0
             except Unusable:
                 # As a supervisor: what does not start is started again, not for ever.
@@ -168,7 +163,6 @@ class World:
 
     def stop(self) -> None:
         """Kill all of it and free what it held."""
-        self.healing = False
         for one in self.all:
             if one.running:
                 one.signal(signal.SIGCONT)
@@ -176,6 +170,12 @@ class World:
         for process in (self.stores.broker.process, self.stores.database.process):
             if process is not None:
                 process.send_signal(signal.SIGCONT)
+        self.stores.stop()
+        for line in (self.kafka_line, self.postgres_line):
+            line.close()
+        if self.disk is not None:
+            self.disk.clear()
+            self.disk.unmount()
 
 
 @contextlib.asynccontextmanager
@@ -189,15 +189,15 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
     disk, why = mounted(folder / "kafka.img", broker.folder / "data")
     if disk is None:
         say(f"not run: disk full: {why}")
-    made = World(stores, broker, disk, seed)
+    made = World(stores, broker, disk, seed, say)
     try:
         stores.launch(say)
-        stores.wait()
+        await asyncio.to_thread(stores.wait)
         # Making users and topics runs a loop of its own.
         await asyncio.to_thread(stores.provision, ALL)
         made.enter()
         token = mint(home)
-        made.heal()
+        await made.heal()
         # Of data's two instances one serves and the other waits for its lease.
         for one in (*made.of("security"), *made.of("loomdb")):
             await one.healthy(START_SECONDS)
@@ -216,18 +216,6 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
         await made.people.close()
     finally:
         made.stop()
-        stores.stop()
-        for line in (made.kafka_line, made.postgres_line):
-            line.close()
-        if disk is not None:
-            disk.clear()
-            disk.unmount()
-
-
-def not_running(stores: Stores, name: str) -> bool:
-    """True where a store's process has ended."""
-    process = stores.process(name)
-    return process is None or process.poll() is not None
 
 
 async def store_of(made: World, service: str) -> Store:

@@ -7,6 +7,7 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -35,6 +36,7 @@ __all__ = [
     "heal_stores",
     "instance",
     "read_partition",
+    "relaunch_ended",
     "unlike_the_log",
 ]
 
@@ -158,12 +160,22 @@ def instance(service: str, environ: Mapping[str, str], log: Path) -> Process:
 
 
 def heal_stores(stores: Stores) -> None:
-    """Start the stores again that have ended."""
-    for name in ("kafka", "postgres"):
-        process = stores.process(name)
-        if process is None or process.poll() is not None:
-            stores.relaunch(name)
+    """Start the stores again that have ended; returns when they answer."""
+    relaunch_ended(stores)
     stores.wait()
+
+
+def relaunch_ended(stores: Stores) -> bool:
+    """Start the stores again that have ended, without waiting; False where none has."""
+    ended = [name for name in ("kafka", "postgres") if not running(stores.process(name))]
+    for name in ended:
+        stores.relaunch(name)
+    return bool(ended)
+
+
+def running(process: subprocess.Popen[bytes] | None) -> bool:
+    """True while a process that was started has not ended."""
+    return process is not None and process.poll() is None
 
 
 async def read_partition(settings: Bus, topic: str) -> tuple[list[Judged], list[Recorded]]:
