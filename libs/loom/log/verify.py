@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .judge import Judge
 from .leaf import Leaf, leaf_of, topic_digest, unpack
-from .merkle import Frontier, leaf_hash
+from .misfit import Misfit, check_hashes, checked_leaves
 from .notary import CHECKPOINT_FILE, origin_of
 from .note import Checkpoint, InvalidNote, Verifier
 from .segments import Damage, Stored, read_partition
@@ -90,7 +90,10 @@ def open_tree(folder: Path, verifier: Verifier) -> Sealed:
         note = read_bounded(folder / CHECKPOINT_FILE, NOTE_BYTES_MAX).decode()
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise DamagedTree(f"{folder} has no readable checkpoint: {error}") from error
-    checkpoint = verifier.open(note)
+    try:
+        checkpoint = verifier.open(note)
+    except InvalidNote as error:
+        raise InvalidNote(f"{folder.parent.name}/{folder.name}: {error}") from error
     expected = origin_of(verifier.name, topic, int(partition), int(folder.name))
     if checkpoint.origin != expected:
         raise InvalidNote(f"the checkpoint is of {checkpoint.origin!r}, not of {expected!r}")
@@ -240,27 +243,23 @@ class Inspection:
         )
 
     def _check_tree(self) -> None:
-        """The leaves must give the signed root, be this partition's, and stand in order."""
-        frontier = Frontier()
+        """The leaves must give the stored hashes and these the signed root, be this partition's,
+        and stand in order."""
         sealed = self._sealed
         try:
             for number in range(-(-self._tree.size // WIDTH)):
-                entries = self._tree.entries(number)
-                self._first_offsets.append(unpack(entries[0]).offset)
-                for entry in entries:
-                    leaf = unpack(entry)
-                    if leaf.offset <= self._last_offset or (
-                        (leaf.topic, leaf.partition) != (self._topic_digest, sealed.partition)
-                    ):
-                        raise DamagedTree(f"leaf {frontier.size} is out of place")
-                    self._last_offset = leaf.offset
-                    frontier.append(leaf_hash(entry))
-            if frontier.root() != sealed.checkpoint.root:
-                raise DamagedTree("the stored leaves do not give the signed root")
+                leaves = checked_leaves(self._tree, number, self._last_offset)
+                self._first_offsets.append(leaves[0].offset)
+                self._last_offset = leaves[-1].offset
+                if {leaf[2:4] for leaf in leaves} != {(self._topic_digest, sealed.partition)}:
+                    ends = leaves[0].offset, self._last_offset
+                    raise Misfit(*ends, "leaves are of another partition")
+            check_hashes(self._tree)
             if self._tree.root() != sealed.checkpoint.root:
-                raise DamagedTree("the stored hashes do not give the signed root")
-        except (DamagedTree, ValueError) as error:
-            self._fault(max(self._last_offset, 0), Kind.TREE, str(error))
+                ends = min(self._first_offsets, default=0), max(self._last_offset, 0)
+                raise Misfit(*ends, "the stored leaves do not give the signed root")
+        except Misfit as error:
+            self._fault(error.first_offset, Kind.TREE, str(error), error.last_offset)
 
     def _close_damage(self, next_offset: int) -> None:
         """Damage that ran to the end of its file ends where the next record stands."""
