@@ -58,6 +58,9 @@ async def test_auditors_ask_in_sql_of_their_own_rows(ask):
     assert len(long.rows) == 1
     assert not long.complete
     assert (await ask("SELECT 1 WHERE false")).complete
+    told = """SELECT data, data, '[{"a": {"b": []}}]'::json FROM events WHERE version = 4"""
+    (row,) = map(json.loads, (await ask(told)).rows)
+    assert row == [NASTY[3], NASTY[3], [{"a": {"b": []}}]]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 from loom.decider import Position, Recorded, Rejected, partition_shard
 from loom.kit.caller import Caller, Scope
 from loom.store import Store
+from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.main import SERVICE
 from loomos.loomdb.project import project
-from loomos.loomdb.query import walk_causes
+from loomos.loomdb.query import get_event, get_story, walk_causes
 
 ROWS = (
     # id, cause, organisation
@@ -122,3 +123,44 @@ async def test_what_is_not_theirs_is_unknown(db, event_id):
     with pytest.raises(Rejected):
         # Asking in another's name shows nothing of one's own either.
         await walk_causes(asked("started", organisation="other"), caller(), db)
+
+
+def told(offset: int, own_id: str, cause: str, organisation: str = "acme") -> Recorded:
+    """A user's event, under his own id."""
+    whole = recorded(offset, f"{offset:032x}.1", "", organisation)
+    event = data_pb2.EventAppended(
+        stream_id=f"{organisation}/run-1",
+        organisation_id=organisation,
+        event_id=own_id,
+        event_type="model.training.start",
+        payload=b"{}",
+        append_id=f"a{offset}",
+        causation_id=cause,
+        correlation_id="told",
+    )
+    place = Position("loomos.data", 0, offset)
+    return whole._replace(event=event, position=place, shard=organisation, type="event.appended")
+
+
+async def test_users_events_are_walked_by_their_own_ids(db):
+    first, second, third = f"{50:032x}.1", f"{51:032x}.1", f"{52:032x}.1"
+    for one in (
+        told(50, "Start_1", "submitted"),
+        told(51, "end:1", "Start_1"),
+        told(52, "after", second),
+        told(53, "Start_1", "", "other"),
+        told(54, "theirs", "Start_1", "other"),
+    ):
+        for statement in project(one):
+            await db.execute(statement.sql, statement.parameters)
+    ways = [(0, third), (1, second), (2, first), (3, "submitted")]
+    assert shape(await walk_causes(asked("after"), caller(), db)) == ways
+    assert shape(await walk_causes(asked(third), caller(), db)) == ways
+    down = [(0, first), (1, second), (2, third)]
+    assert shape(await walk_causes(asked("Start_1", effects=True), caller(), db)) == down
+    one = pb.GetEventRequest(organisation_id="acme", event_id="end:1")
+    assert (await get_event(one, caller(), db)).event_id == second
+    story = pb.GetStoryRequest(organisation_id="acme", correlation_id="told")
+    assert shape(await get_story(story, caller(), db)) == down
+    with pytest.raises(Rejected, match="no event 'theirs'"):
+        await walk_causes(asked("theirs"), caller(), db)

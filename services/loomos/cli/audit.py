@@ -28,6 +28,7 @@ from loomos.cli.profile import Refused
 from loomos.cli.show import UNSEEN, err
 
 if TYPE_CHECKING:
+    from loom.log.deletions import Deletions
     from loom.log.verify import Report, Sealed
 
 __all__ = ["app"]
@@ -56,7 +57,8 @@ def verify(
     Example: loomos audit verify --log-dir COPY/kafka/data --archive COPY/archive
     """
     # Slow to import, and no other command of `loomos` needs it.
-    from loom.log.verify import open_trees
+    from loom.log.deletions import Deletions
+    from loom.log.verify import heard_first, open_trees
 
     try:
         settings = Settings.load("loomdb")
@@ -66,9 +68,10 @@ def verify(
         if archive is not None and (log_dir is None or not archive.is_dir()):
             fail(f"{archive}: give an archive's folder, beside --log-dir")
         if log_dir is None:
-            reports = asyncio.run(live(settings, sealed))
+            reports = asyncio.run(live(settings, heard_first(sealed)))
         elif log_dir.is_dir():
-            reports = [of_copy(one, log_dir, archive, settings) for one in sealed]
+            deletions, trees = Deletions(), heard_first(sealed)
+            reports = [of_copy(one, log_dir, archive, settings, deletions) for one in trees]
         else:
             fail(f"{log_dir} is not a folder")
     except (InvalidSetting, InvalidNote, DamagedTree, OSError) as error:
@@ -223,7 +226,9 @@ def check_proof(file: Path, key: Key = "") -> None:
     """Check a .tlog-proof file; needs nothing but the notary's public key."""
     try:
         show_proof(Proof.parse(file.read_text()), key)
-    except (InvalidProof, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        fail(f"{file} is no .tlog-proof file: `loomos-verify` checks exports and reports")
+    except (InvalidProof, OSError) as error:
         fail(str(error))
 
 
@@ -258,11 +263,13 @@ def moment(text: str) -> int:
 
 async def live(settings: Settings, sealed: "list[Sealed]") -> "list[Report]":
     """The reports on what the broker serves."""
+    from loom.log.deletions import Deletions
     from loom.log.verify_live import verify_live
 
     if not settings.kafka:
         fail("no broker is known: run `loomos up`, or give a copy of its files with --log-dir")
-    return [await verify_live(settings, one) for one in sealed]
+    deletions = Deletions()
+    return [await verify_live(settings, one, deletions) for one in sealed]
 
 
 def public_key(given: str, settings: Settings) -> Verifier:
@@ -275,22 +282,26 @@ def public_key(given: str, settings: Settings) -> Verifier:
     return Verifier.parse(path.read_text())
 
 
-def of_copy(sealed: "Sealed", log_dir: Path, archive: Path | None, settings: Settings) -> "Report":
+def of_copy(
+    sealed: "Sealed",
+    log_dir: Path,
+    archive: Path | None,
+    settings: Settings,
+    deletions: "Deletions",
+) -> "Report":
     """Verify a partition of a copy; says how much of it lies in the archive."""
     from loom.log.verify import verify_folder
 
     if archive is None:
-        return verify_folder(sealed, log_dir)
+        return verify_folder(sealed, log_dir, deletions=deletions)
     from loom.log.depot import Depot
     from loom.log.verify_cold import Cold
 
     depot = Depot(str(archive.absolute()))
     cold = Cold(depot, settings.home / "archive-cache", sealed.topic, sealed.partition)
-    report = verify_folder(sealed, log_dir, cold.before)
+    report = verify_folder(sealed, log_dir, cold.before, deletions)
     if cold.records:
         told = f"the first {cold.records} records lie in the archive"
-        if cold.deleted:
-            told += f", {cold.deleted} of them without their content, which a policy deleted"
         err.print(f"{sealed.topic}-{sealed.partition}: {told}", markup=False)
     return report
 
@@ -300,7 +311,8 @@ def show_reports(reports: "list[Report]", as_json: bool) -> None:
     if as_json:
         for report in reports:
             faults = [fault._asdict() for fault in report.faults]
-            print_json(report._asdict() | {"faults": faults})
+            deleted = [one._asdict() | {"records": count} for one, count in report.deleted]
+            print_json(report._asdict() | {"faults": faults, "deleted": deleted})
         return
     table = Table("partition", "signed", "compared", "not signed yet", "result")
     for report in reports:
@@ -311,6 +323,10 @@ def show_reports(reports: "list[Report]", as_json: bool) -> None:
         table.add_row(name, str(report.size), str(report.records), str(report.unsigned), result)
     out.print(table)
     for report in reports:
+        for deletion, count in report.deleted:
+            told = f"{report.topic}-{report.partition}: the content of {count} records was deleted"
+            told += f" by policy: {deletion.policy}, event {deletion.event_id}"
+            out.print(told, markup=False)
         for fault in report.faults:
             out.print(fault.text(), style="red", markup=False)
 

@@ -250,7 +250,7 @@ def cells(one: dict[str, Any], bucket: str, shown: list[str]) -> list[str]:
     """A group in the table."""
     known = {
         "SUCCESS %": f"{number(one, 'success_permille') / 10:g}",
-        "COST": str(number(one, "cost")),
+        "COST": one.get("cost_decimal") or str(number(one, "cost")),
     }
     if not number(one, "successes") + number(one, "failures"):
         known["SUCCESS %"] = ""

@@ -27,6 +27,7 @@ INTEGER_DIGITS_MAX = 20
 VARIABLE = re.compile(r"\{([a-z0-9_.]+)(?:=([^}]*))?\}")
 UNKNOWN = re.compile(r'has no field named "([^"]*)" at "([^"]*)"')
 UNPARSED = re.compile(r"(?s)Failed to parse (\S+) field: (.*)")
+NO_ENUM = re.compile(r"Invalid enum value (.*) for enum type ([a-zA-Z0-9_.]+)")
 TEXTUAL = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
 
 
@@ -285,8 +286,22 @@ def unparsed(kind: type[Message], told: str) -> Failure:
         steps.append(snake(named.group(1)))
         why = named.group(2).strip()
     if steps:
-        return refused(".".join(steps), f"has a value of the wrong form: {why[:160]}")
+        field, why = ".".join(steps), why.rstrip(".")
+        if named := NO_ENUM.match(why):
+            values = ", ".join(enum_values(kind.DESCRIPTOR, field))
+            return refused(field, f"is {shown(named.group(1))}: want one of {values}")
+        return refused(field, f"has a value of the wrong form: {why[:160]}")
     return refused("body", f"is no {kind.DESCRIPTOR.full_name}: {told.splitlines()[0][:200]}")
+
+
+def enum_values(descriptor: Any, path: str) -> Iterator[str]:
+    """The names that the enum field at a path takes, without the one for nothing said."""
+    field = None
+    for step in re.sub(r"\[[^\]]*\]", "", path).split("."):
+        field = descriptor.fields_by_name.get(step) if descriptor is not None else None
+        descriptor = field.message_type if field is not None else None
+    if field is not None and field.enum_type is not None:
+        yield from (value.name for value in field.enum_type.values if value.number)
 
 
 def snake(path: str) -> str:

@@ -1,6 +1,6 @@
 """What events come to: counts, rates, percentiles, sums and their projection; pure.
 
-1. Money and counts are whole numbers in and out; fractions are exact until they are rounded.
+1. Counts are whole numbers, amounts of money exact decimals; both are exact until an answer rounds.
 2. Percentiles are of nearest rank: each of them is a duration that was measured.
 3. A projection is a straight line through whole months, with the intervals of a single new
    observation; it is not made of fewer than MONTHS_MIN months.
@@ -22,17 +22,20 @@ __all__ = [
     "Projected",
     "Question",
     "bucket_of",
+    "decimal",
     "month_after",
     "percentile",
     "permille",
     "projected",
     "summed",
+    "whole",
 ]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SPANS_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 MONTHS_MIN = 3
 WHOLE = re.compile(r"-?[0-9]{1,18}")
+AMOUNT = re.compile(r"-?[0-9]{1,18}[.][0-9]{1,18}")
 INT64_MAX = 2**63 - 1
 Group = tuple[tuple[str, ...], int]
 """Values that events share, and when their span of time begins."""
@@ -80,9 +83,11 @@ class Figures:
     count: int = 0
     successes: int = 0
     failures: int = 0
-    cost: int = 0
+    cost: int | Fraction = 0
     odd_costs: int = 0
-    """Events whose cost is no whole number of at most 18 digits; it counts as nothing."""
+    """Events whose cost is no amount of at most 18 digits and 18 decimals; it counts as nothing."""
+    costs: int = 0
+    """Events that say a cost."""
     durations_us: list[int] = field(default_factory=list)
 
 
@@ -111,14 +116,31 @@ def summed(events: Iterable[Event], question: Question) -> dict[Group, Figures]:
             figures.successes += event.outcome in question.successes
             figures.failures += event.outcome in question.failures
         if event.cost is not None:
-            whole = WHOLE.fullmatch(event.cost) is not None
-            figures.cost += int(event.cost) if whole else 0
-            figures.odd_costs += not whole
+            amount = amount_of(event.cost)
+            figures.cost += amount or 0
+            figures.odd_costs += amount is None
+            figures.costs += 1
         if event.type in question.ends and event.span in begun:
             figures.durations_us.append(event.at_us - begun.pop(event.span))
         if event.type == question.begins:
             begun[event.span] = event.at_us
     return found
+
+
+def amount_of(text: str) -> int | Fraction | None:
+    """An amount as an event writes it; None for what is none."""
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return Fraction(text) if AMOUNT.fullmatch(text) else None
+
+
+def decimal(amount: int | Fraction) -> str:
+    """A sum of amounts with all of its decimals."""
+    if isinstance(amount, int):
+        return str(amount)
+    digits = round(amount * 10**18)
+    whole, rest = divmod(abs(digits), 10**18)
+    return f"{'-' if digits < 0 else ''}{whole}.{rest:018d}".rstrip("0").rstrip(".")
 
 
 def bucket_of(at_us: int, bucket: str) -> int:
@@ -162,7 +184,7 @@ def permille(successes: int, failures: int) -> int:
     return (2000 * successes + whole) // (2 * whole) if whole else 0
 
 
-def projected(costs: Sequence[int], first_us: int, months: int) -> list[Projected]:
+def projected(costs: Sequence[int | Fraction], first_us: int, months: int) -> list[Projected]:
     """The months that follow months of these costs, the first of which begins at `first_us`.
 
     Least squares: with x = 0 … n-1, b = Sxy / Sxx and a = mean(y) - b mean(x), the month x0 is
@@ -174,7 +196,7 @@ def projected(costs: Sequence[int], first_us: int, months: int) -> list[Projecte
     n = len(costs)
     if n < MONTHS_MIN:
         return []
-    mean_x, mean_y = Fraction(n - 1, 2), Fraction(sum(costs), n)
+    mean_x, mean_y = Fraction(n - 1, 2), Fraction(sum(costs)) / n
     sxx = sum(((x - mean_x) ** 2 for x in range(n)), Fraction())
     sxy = sum(((x - mean_x) * (y - mean_y) for x, y in enumerate(costs)), Fraction())
     slope = sxy / sxx
@@ -202,6 +224,6 @@ def student(table: Sequence[float], freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def whole(value: Fraction) -> int:
+def whole(value: int | Fraction) -> int:
     """The nearest whole number that an answer can carry."""
     return max(-INT64_MAX, min(INT64_MAX, round(value)))

@@ -28,9 +28,11 @@ __all__ = [
     "checked",
     "condition_of",
     "document",
+    "own_stream",
     "predicate",
     "selection",
     "values_at",
+    "whole_of",
 ]
 
 DEPTH_MAX = 8
@@ -57,8 +59,8 @@ PLAIN = (
     "tags",
     "classification",
 )
-ROOTS = (*PLAIN, "context", "security", "payload")
-"""What a path may begin with."""
+ROOTS = (*PLAIN, "context", "security", "payload", "data")
+"""What a path may begin with; `data` is another word for `payload`."""
 PATH = r"[A-Za-z_][A-Za-z0-9_-]*(?:[.][A-Za-z0-9_-]+){0,15}"
 TEXTUAL = re.compile(
     rf"\s*({PATH})\s*(>=|<=|!=|==|=|>|<|\bin\b|\bcontains\b|\bprefix\b|\bexists\b)\s*(.*?)\s*",
@@ -93,17 +95,30 @@ Predicate = Callable[[Document], bool]
 def document(
     attributes: Mapping[str, Any], payload: Mapping[str, Any], users: bool, classification: str
 ) -> Document:
-    """An event under the names that conditions use; `payload` is what the audit index holds."""
-    found = {name: attributes.get(name, "") for name in PLAIN}
+    """An event under the names that conditions use; `payload` is what the audit index holds.
+
+    A user's event has two ids and two names of its stream: the log's, and his own.
+    """
+    found: dict[str, Any] = {name: attributes.get(name, "") for name in PLAIN}
+    if users:
+        found["event_id"] = found["event_id"], payload.get("event_id", "")
+        found["stream"] = found["stream"], own_stream(payload)
     metadata = payload.get("metadata", {}) if users else {}
+    content = payload.get("payload", {}) if users else payload
     return found | {
         "priority": metadata.get("priority") or "normal",
         "tags": metadata.get("tags", []),
         "classification": classification,
         "context": payload.get("context", {}) if users else {},
         "security": payload.get("security", {}) if users else {},
-        "payload": payload.get("payload", {}) if users else payload,
+        "payload": content,
+        "data": content,
     }
+
+
+def own_stream(payload: Mapping[str, Any]) -> str:
+    """A user's stream by his own name: in the log the organisation's stands before it."""
+    return str(payload.get("stream_id", "")).partition("/")[2]
 
 
 class Selection(NamedTuple):
@@ -125,10 +140,22 @@ def selection(types: Iterable[str], where: Sequence[str], tree: pb.Filter) -> Se
     """What types, textual conditions and a filter mean together; raises Rejected."""
     prefixes = tuple(name.rstrip("*") for name in types if name.endswith(("*", ".")))
     exact = frozenset(name for name in types if not name.endswith(("*", ".")))
-    whole = pb.Filter(conditions=[condition_of(text) for text in where], all_of=[tree])
-    checked(whole)
+    whole = whole_of(where, tree)
     plain = not where and tree == pb.Filter()
     return Selection(exact, prefixes, None if plain else predicate(whole))
+
+
+def whole_of(where: Sequence[str], tree: pb.Filter) -> pb.Filter:
+    """Textual conditions and a filter as one checked filter; raises Rejected naming its field."""
+    given = []
+    for index, text in enumerate(where):
+        try:
+            given.append(condition_of(text))
+            check_condition(given[-1])
+        except Rejected as error:
+            raise refused(f"where[{index}]", error.message) from error
+    checked(tree, len(given))
+    return pb.Filter(conditions=given, all_of=[tree])
 
 
 def condition_of(text: str) -> pb.FilterCondition:
@@ -174,24 +201,31 @@ def value_of(value: Any) -> Value:
     raise refused("where", f"{told}: want a text, a truth value, or a number up to 1.7e308")
 
 
-def checked(tree: pb.Filter) -> pb.Filter:
-    """The filter, where it is within its bounds; raises Rejected naming what is not."""
-    filters, conditions = 0, 0
-    waiting = [(1, tree)]
+def checked(tree: pb.Filter, conditions: int = 0) -> pb.Filter:
+    """The filter, where it is within its bounds; raises Rejected naming what is not.
+
+    `conditions` stand beside it already.
+    """
+    filters = 0
+    waiting = [(1, "filter", tree)]
     while waiting:
-        depth, one = waiting.pop()
+        depth, name, one = waiting.pop()
         filters += 1
         conditions += len(one.conditions)
-        # The whole that a selection makes of its parts is one deeper.
-        if depth > DEPTH_MAX + 1:
+        if depth > DEPTH_MAX:
             raise refused("filter", f"the filter is nested deeper than {DEPTH_MAX}")
         if filters > FILTERS_MAX or conditions > CONDITIONS_MAX:
             told = f"more than {CONDITIONS_MAX} conditions or {FILTERS_MAX} filters"
             raise refused("filter", f"the filter has {told}")
-        for condition in one.conditions:
-            check_condition(condition)
-        for below in (one.all_of, one.any_of, one.none_of):
-            waiting.extend((depth + 1, inner) for inner in below)
+        for index, condition in enumerate(one.conditions):
+            try:
+                check_condition(condition)
+            except Rejected as error:
+                field = f"{name}.conditions[{index}].{error.field}"
+                raise refused(field, error.message) from error
+        for word in ("all_of", "any_of", "none_of"):
+            for index, inner in enumerate(getattr(one, word)):
+                waiting.append((depth + 1, f"{name}.{word}[{index}]", inner))
     return tree
 
 
@@ -298,7 +332,7 @@ def values_at(value: Any, steps: Sequence[str]) -> Iterator[Any]:
 def elements_at(event: Document, steps: Sequence[str]) -> Iterator[Any]:
     """What stands at a path, lists as their elements."""
     for found in values_at(event, steps):
-        if isinstance(found, list):
+        if isinstance(found, list | tuple):
             yield from found
         else:
             yield found
@@ -310,7 +344,9 @@ def differs(found: list[Any], wanted: Any) -> bool:
 
 
 def contains(found: Any, wanted: Any) -> bool:
-    """Whether a list, a text or an object holds the value."""
+    """Whether a list, a text, one of several names or an object holds the value."""
+    if isinstance(found, tuple):
+        return any(contains(one, wanted) for one in found)
     if isinstance(found, list):
         return any(equal(one, wanted) for one in found)
     if isinstance(wanted, str):

@@ -151,6 +151,14 @@ def test_a_bad_body_is_refused_by_name(content: Any, field: str) -> None:
     assert (refused.value.code, refused.value.field) == ("INVALID_ARGUMENT", field)
 
 
+def test_a_name_that_no_enum_has_is_answered_with_those_that_it_has() -> None:
+    with pytest.raises(Failure) as refused:
+        created({"mood": "MOOD_HAPPY"})
+    assert str(refused.value) == "mood: is 'MOOD_HAPPY': want one of MOOD_CALM, MOOD_WILD"
+    with pytest.raises(Failure, match=r"out of range: 9223372036854775808$"):
+        created({"limits": {"memory_bytes": 2**63}})
+
+
 def test_url_and_body_may_not_contradict_each_other() -> None:
     end = binding("POST", "/api/v1/probes/{probe_id}:end")
     with pytest.raises(Failure) as refused:

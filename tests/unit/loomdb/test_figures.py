@@ -1,6 +1,7 @@
 """Counts, rates, percentiles and projections against numbers worked out by hand."""
 
 import json
+from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_what_two_groups_come_to():
             event(JAN + 1, "begin", "r2", keys=("m",)),
             event(JAN + 5, "end", "r2", keys=("m",), outcome="ok", cost="10"),
             event(JAN + 9, "end", "r1", keys=("m",), outcome="bad", cost="-3"),
-            event(JAN + 10, "end", "r1", keys=("m",), outcome="else", cost="1.5"),
+            event(JAN + 10, "end", "r1", keys=("m",), outcome="else", cost="1e9"),
             event(FEB, "end", "r9", keys=("n",)),
         ],
         question,
@@ -61,6 +62,18 @@ def test_what_two_groups_come_to():
     assert (one.count, one.successes, one.failures, one.cost, one.odd_costs) == (5, 1, 1, 7, 1)
     assert one.durations_us == [4, 9]
     assert found[("n",), FEB].count == 1
+
+
+def test_dollars_and_cents_are_added_exactly():
+    amounts = ["0.1", "0.2", "-1.25", "7", "45.60", "1" * 19, "0." + "1" * 19, "NaN", ""]
+    (found,) = figures.summed([event(JAN, cost=one) for one in amounts], Question()).values()
+    assert (figures.decimal(found.cost), figures.whole(found.cost)) == ("51.65", 52)
+    assert (found.costs, found.odd_costs) == (9, 4)
+    assert [figures.decimal(Fraction(one)) for one in ("-0.5", "2", "1e-18")] == [
+        "-0.5", "2", "0.000000000000000001",
+    ]  # fmt: skip
+    ahead = projected([Fraction(1, 2), Fraction(3, 2), Fraction(5, 2)], JAN, 1)
+    assert ahead[0].cost == round(Fraction(7, 2))
 
 
 def test_a_line_goes_on_as_a_line():

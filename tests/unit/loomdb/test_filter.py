@@ -142,7 +142,7 @@ def test_textual_conditions_are_refused_naming_what_is_wrong(text):
     with pytest.raises(Rejected) as refused:
         selection((), [text], NONE)
     assert refused.value.code == Code.INVALID_ARGUMENT
-    assert refused.value.field in ("where", "path", "values", "operator")
+    assert refused.value.field == "where[0]"
 
 
 def test_a_filter_is_bounded_in_depth_and_in_width():
@@ -211,5 +211,28 @@ def test_any_checked_filter_answers_about_any_event(tree, payload, users):
 
 def test_every_root_can_be_asked():
     for root in ROOTS:
-        path = f"{root}.x" if root in ("context", "security", "payload") else root
+        path = f"{root}.x" if root in ("context", "security", "payload", "data") else root
         assert selection((), [f"{path} exists"], NONE).holds is not None
+
+
+def test_a_condition_that_means_nothing_is_named_by_its_place():
+    wrong = pb.FilterCondition(path="payload", operator=pb.FILTER_OPERATOR_EXISTS)
+    tree = pb.Filter(any_of=[pb.Filter(), pb.Filter(conditions=[wrong])])
+    with pytest.raises(Rejected) as error:
+        selection((), ["payload.n exists"], tree)
+    assert error.value.field == "filter.any_of[1].conditions[0].path"
+    with pytest.raises(Rejected, match="more than 64 conditions"):
+        selection((), ["payload.n exists"] * 64, pb.Filter(conditions=[condition_of("type = x")]))
+
+
+def test_a_users_event_answers_to_its_own_names_too():
+    row = {"event_id": "Start-1", "stream_id": "acme/run-7", "payload": {"n": 1}}
+    log = {"event_id": "00ff.1", "stream": "acme/run-7", "type": "lab.done"}
+    event = document(log, row, True, "internal")
+    for text in (
+        "event_id = Start-1", "event_id = 00ff.1", "event_id in 00ff.1,x", "stream = run-7",
+        "stream = acme/run-7", "stream prefix run", "stream contains n-7", "data.n >= 1",
+    ):  # fmt: skip
+        assert predicate(pb.Filter(conditions=[condition_of(text)]))(event), text
+    for text in ("event_id = run-7", "stream = Start-1", "stream != run-7"):
+        assert not predicate(pb.Filter(conditions=[condition_of(text)]))(event), text

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from loom.decider import Recorded, Statement, partition_shard
 from loom.v1 import common_pb2, data_pb2
-from loomos.loomdb.filter import document
+from loomos.loomdb.filter import document, own_stream
 from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
 from loomos.loomdb.searchable import searchable
 from loomos.loomdb.spans import spans_of
@@ -89,7 +89,9 @@ def project(record: Recorded) -> list[Statement]:
         payload["payload"] = content_of(record.event)
     position = record.position
     # So that GIN, which has no order and no columns, finds one organisation's events of a time.
-    keys = {"span": spans_of(record.at_us), "owner": organisation}
+    keys: dict[str, Any] = {"span": spans_of(record.at_us), "owner": organisation}
+    if isinstance(record.event, data_pb2.EventAppended):
+        keys |= {"own_id": record.event.event_id, "own_stream": own_stream(payload)}
     row = (
         position.topic,
         position.partition,

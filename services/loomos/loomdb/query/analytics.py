@@ -5,6 +5,7 @@ counts.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from fractions import Fraction
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -61,7 +62,9 @@ async def analyze_events(
     )
     notes = [] if complete else [f"counted the oldest of {EVENTS_MAX} events only: {NARROW}"]
     if odd := sum(one.odd_costs for one in found.values()):
-        notes.append(f"{odd} events have a {request.cost} that is no whole number: it counts as 0")
+        notes.append(f"{odd} events have a {request.cost} that is no amount: it counts as 0")
+    if request.cost and events and not any(one.costs for one in found.values()):
+        notes.append(f"none of the {len(events)} events says {request.cost}: name another cost")
     if request.projection_months:
         end_us = min(await asked_at_us(db), request.to_us or INT64_MAX)
         answer.projections.extend(ahead(events, request.projection_months, end_us))
@@ -158,21 +161,22 @@ def group_of(key: figures.Group, found: figures.Figures) -> pb.EventGroup:
         duration_p50_us=figures.percentile(ordered, 50),
         duration_p95_us=figures.percentile(ordered, 95),
         duration_p99_us=figures.percentile(ordered, 99),
-        cost=max(-INT64_MAX, min(INT64_MAX, found.cost)),
+        cost=figures.whole(found.cost),
+        cost_decimal=figures.decimal(found.cost),
     )
 
 
 def ahead(events: Sequence[figures.Event], months: int, end_us: int) -> list[pb.CostProjection]:
     """The costs of each group in months to come, learnt from the months that are over."""
     by_month = figures.summed(events, figures.Question("1mo"))
-    groups: dict[tuple[str, ...], dict[int, int]] = {}
+    groups: dict[tuple[str, ...], dict[int, int | Fraction]] = {}
     for (keys, month), found in by_month.items():
         if figures.month_after(month) <= end_us:
             groups.setdefault(keys, {})[month] = found.cost
     answer: list[pb.CostProjection] = []
     for keys, costs in sorted(groups.items()):
         first = month = min(costs)
-        series: list[int] = []
+        series: list[int | Fraction] = []
         # A month without events cost nothing, and it counts.
         while figures.month_after(month) <= end_us:
             series.append(costs.get(month, 0))

@@ -1,7 +1,11 @@
-"""Single events and pages of them, in the index's order; what other reads of the index share."""
+"""Single events and pages of them, in the index's order; what other reads of the index share.
+
+A user's event is found by the log's id, or by the id that its organisation gave it; where both fit,
+the log's counts.
+"""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -12,7 +16,10 @@ from loom.kit.authorize import Caller
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
+from loomos.loomdb.query import deleted
 from loomos.loomdb.query.place import SHOWN
+from loomos.loomdb.query.search_sql import Values
+from loomos.loomdb.query.search_sql import where as within
 
 __all__ = [
     "VISIBLE",
@@ -20,6 +27,8 @@ __all__ = [
     "event_of",
     "get_event",
     "list_events",
+    "own_id",
+    "owned",
     "place_of",
     "select",
     "visible",
@@ -39,7 +48,10 @@ async def get_event(
         db, f"event_id = %(id)s AND {where}", parameters | {"id": request.event_id}, 1
     )
     if not rows:
-        raise Rejected(Code.NOT_FOUND, f"no event {request.event_id!r}", "event_id")
+        named, given = owned([request.event_id], [request.organisation_id])
+        rows = await select(db, f"{named} AND {where}", parameters | given, 1)
+    if not rows:
+        raise await deleted.unknown(request.event_id, where, parameters, db)
     return event_of(rows[0])
 
 
@@ -50,11 +62,11 @@ async def list_events(
     where, parameters = visible(request.organisation_id, caller, "ListEvents")
     conditions = [where]
     for condition, name, value in (
-        ("type LIKE %(type)s", "type", request.type_prefix and f"{request.type_prefix}%"),
+        ("starts_with(type, %(type)s)", "type", request.type_prefix),
         ("at_us >= %(from)s", "from", request.from_us),
         ("at_us < %(to)s", "to", request.to_us),
         ("actor = %(actor)s", "actor", request.actor),
-        ("stream = %(stream)s", "stream", request.stream),
+        ("stream = ANY(%(stream)s)", "stream", streams_of(request)),
         ("correlation_id = %(correlation)s", "correlation", request.correlation_id),
     ):
         if value:
@@ -68,7 +80,33 @@ async def list_events(
     page = pb.AuditEventPage(events=[event_of(row) for row in rows])
     if len(rows) == limit:
         page.next_cursor = cursor_of(rows[-1])
+    if not request.cursor:
+        page.deleted_by_policy = await deleted.count_of(" AND ".join(conditions), parameters, db)
     return page
+
+
+def streams_of(request: pb.ListEventsRequest) -> list[str]:
+    """A stream's names in the log: a user's stream stands there behind its organisation's name."""
+    asked = request.stream
+    own = asked and "/" not in asked and request.organisation_id != PLATFORM
+    return ([asked] if asked else []) + ([f"{request.organisation_id}/{asked}"] if own else [])
+
+
+def owned(ids: Collection[str], organisations: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """The condition for users' events by the ids that their organisations gave them."""
+    values = Values()
+    clause = within(["own_id"], "=", ids, values)
+    return f"{clause.text} AND organisation_id = ANY(%(owners)s)", values.given | {
+        "owners": list(organisations)
+    }
+
+
+def own_id(event: pb.AuditEvent) -> str:
+    """The id that its organisation gave a user's event; "" for what the platform decided."""
+    payload = event.payload.fields
+    if "append_id" not in payload or payload["event_type"].string_value != event.type:
+        return ""
+    return payload["event_id"].string_value
 
 
 def visible(organisation: str, caller: Caller, action: str) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any, LiteralString, cast
 import psycopg
 
 from loom.kit.authorize import Caller
-from loomos.loomdb.query.events import visible
+from loomos.loomdb.query.events import owned, visible
 
 __all__ = ["offsets_of", "places_of"]
 
@@ -15,11 +15,23 @@ async def places_of(
 ) -> dict[str, tuple[str, int, int]]:
     """Topic, partition and offset of each event of these that the caller may see."""
     where, parameters = visible(organisation, caller, action)
-    text = "SELECT event_id, topic, partition, record_offset FROM audit_events"
-    text += f" WHERE event_id = ANY(%(ids)s) AND {where}"
-    found = await db.execute(cast(LiteralString, text), parameters | {"ids": ids})
+    columns = "topic, partition, record_offset FROM audit_events"
+    text = f"SELECT event_id AS id, {columns} WHERE event_id = ANY(%(ids)s) AND {where}"
+    places = await named(text, parameters | {"ids": ids}, db)
+    if rest := [one for one in ids if one not in places]:
+        own, given = owned(rest, [organisation])
+        text = f"SELECT search ->> 'own_id' AS id, {columns} WHERE {own} AND {where}"
+        places |= await named(text, parameters | given, db)
+    return places
+
+
+async def named(
+    text: str, given: dict[str, Any], db: psycopg.AsyncConnection
+) -> dict[str, tuple[str, int, int]]:
+    """The places that a statement finds, by the id that it calls them."""
+    found = await db.execute(cast(LiteralString, text), given)
     rows = cast("list[dict[str, Any]]", await found.fetchall())
-    return {row["event_id"]: (row["topic"], row["partition"], row["record_offset"]) for row in rows}
+    return {row["id"]: (row["topic"], row["partition"], row["record_offset"]) for row in rows}
 
 
 async def offsets_of(

@@ -18,7 +18,7 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.filter import checked, condition_of, predicate
+from loomos.loomdb.filter import predicate, whole_of
 from loomos.loomdb.query.search_order import ORDERS, PLACE, Order, behind
 from loomos.loomdb.query.search_page import NARROW, Asked, by_spans, follow, page_of, part_of
 from loomos.loomdb.query.search_sql import Clause, Values, parts
@@ -75,7 +75,7 @@ async def by_rows(asked: Asked, order: Order, limit: int, db: Db) -> pb.EventSea
 
 def asked_of(request: Any, caller: Caller, action: str) -> Asked:
     """What a request asks for; raises Rejected naming what is wrong with it."""
-    tree = tree_of(request)
+    tree = whole_of(request.where, request.filter)
     values = Values()
     clauses = parts(tree, values)
     found = [one for one in clauses if one.keyed]
@@ -91,21 +91,6 @@ def asked_of(request: Any, caller: Caller, action: str) -> Asked:
         values,
         "" if request.organisation_id == PLATFORM else request.organisation_id,
     )
-
-
-def tree_of(request: Any) -> pb.Filter:
-    """All conditions of a request as one checked filter, under the filter's own words."""
-    tree = pb.Filter(conditions=[condition_of(text) for text in request.where])
-    tree.all_of.append(request.filter)
-    waiting = [tree]
-    while waiting:
-        one = waiting.pop()
-        for condition in one.conditions:
-            if condition.path.startswith("data."):
-                condition.path = f"payload.{condition.path.removeprefix('data.')}"
-        for below in (one.all_of, one.any_of, one.none_of):
-            waiting.extend(below)
-    return checked(tree)
 
 
 def owned(request: Any, caller: Caller, action: str, values: Values) -> list[Clause]:

@@ -26,6 +26,8 @@ TEXTS = (
     "type", "event_id", "stream", "shard", "topic", "actor", "organisation_id", "project_id",
     "command_id", "correlation_id", "causation_id",
 )  # fmt: skip
+OWN = {"event_id": "own_id", "stream": "own_stream"}
+"""A user's own names of his event and of its stream stand in `search`."""
 NUMBERS = ("version", "at_us")
 COMPARED: dict[int, str] = {
     pb.FILTER_OPERATOR_LESS: "<",
@@ -100,6 +102,9 @@ def joined(word: str, clauses: Sequence[Clause]) -> Clause:
 def condition(one: pb.FilterCondition, values: Values) -> Clause:
     """One condition."""
     wanted = [json_format.MessageToDict(value) for value in one.values]
+    if one.path in OWN:
+        own = of_json(OWN[one.path], one.operator, wanted, values)
+        return joined("OR", [of_text(one.path, one.operator, wanted, values), own])
     if one.path in TEXTS:
         return of_text(one.path, one.operator, wanted, values)
     if one.path in NUMBERS:
@@ -146,6 +151,7 @@ def of_number(column: str, operator: int, wanted: Sequence[Any], values: Values)
 def of_json(path: str, operator: int, wanted: Sequence[Any], values: Values) -> Clause:
     """A condition on what stands in `search`."""
     steps = path.split(".")
+    steps[0] = "payload" if steps[0] == "data" else steps[0]
     if steps == ["priority"] and operator in COMPARED:
         rank = PRIORITIES.index(wanted[0])
         of_rank: dict[int, tuple[str, ...]] = {

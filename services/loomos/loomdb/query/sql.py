@@ -10,6 +10,7 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ CONNECT_S = 5
 DSN = "auditor.dsn"
 AWAY = ("08", "57", "58")
 """Classes of errors that are not of the question's making."""
+
+
+@dataclass(slots=True)
+class Pairs:
+    """A JSON object as its text has it: a row's columns may share a name."""
+
+    of: list[tuple[str, Any]]
 
 
 async def run_audit_sql(
@@ -131,7 +139,10 @@ async def answered(
         found = [row["told"] for row in await cursor.fetchall()]
     # Each row comes as its text: pairs, so that columns of one name are both there.
     ended = bool(found) and found[-1] is None
-    pairs = [json.loads(one, object_pairs_hook=list) for one in found if one is not None]
+    pairs = [json.loads(one, object_pairs_hook=Pairs).of for one in found if one is not None]
     columns = [str(name) for name, _ in pairs[0]] if pairs else []
-    rows = [json.dumps([value for _, value in one], ensure_ascii=False) for one in pairs[:limit]]
+    rows = [
+        json.dumps([value for _, value in one], ensure_ascii=False, default=lambda it: dict(it.of))
+        for one in pairs[:limit]
+    ]
     return columns, rows, not ended and len(pairs) <= limit

@@ -8,7 +8,7 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.query.events import VISIBLE, event_of, select, visible
+from loomos.loomdb.query.events import VISIBLE, event_of, own_id, select, visible
 
 __all__ = ["arrange", "get_story"]
 
@@ -45,11 +45,15 @@ def arrange(events: Sequence[pb.AuditEvent]) -> list[pb.StoryEntry]:
     at depth 0: every event is in the answer exactly once.
     """
     known = {event.event_id for event in events}
+    own = {(event.organisation_id, own_id(event)): event.event_id for event in events}
     effects: dict[str, list[pb.AuditEvent]] = {}
     roots = []
     for event in events:
-        if event.causation_id in known and event.causation_id != event.event_id:
-            effects.setdefault(event.causation_id, []).append(event)
+        cause = event.causation_id
+        if cause not in known:
+            cause = own.get((event.organisation_id, cause), "") if cause else ""
+        if cause and cause != event.event_id:
+            effects.setdefault(cause, []).append(event)
         else:
             roots.append(event)
     entries: list[pb.StoryEntry] = []

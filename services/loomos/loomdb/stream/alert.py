@@ -246,6 +246,7 @@ class Evaluation:
             retry = retry_of(entry) if self.retries else None
             return retry.thing_id if retry is not None else ""
         for value in values_at(entry.document, self.condition.group_by.split(".")):
+            value = value[-1] if isinstance(value, tuple) else value
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             return "".join(c if c.isprintable() else " " for c in text)[:GROUP_MAX]
         return ""
