@@ -156,7 +156,7 @@ class Authorizer:
         """Keep the view at the log's end; a broken connection is tried again, a lie is not."""
         base = START
         while True:
-            reader = Reader(self.settings, TOPIC, partition, base)
+            reader = Reader(self.settings, TOPIC, partition, base, WAIT_MS)
             try:
                 await reader.start()
                 while True:

@@ -32,7 +32,7 @@ from loom.kit.snapshot import Snapshot
 from loom.kit.ticker import Ticker
 from loom.log.clock import now_us
 from loom.log.judge import START, Kind
-from loom.log.reader import Judged, LogAway
+from loom.log.reader import IDLE_MS, Judged, LogAway
 from loom.log.topics import Bus
 from loom.log.writer import Deposed, Doubt, Writer
 from loom.store import Store
@@ -201,7 +201,7 @@ class Commander:
             if inputs.waiting:
                 self._wake.set()
                 await asyncio.sleep(0.001)
-            elif await inputs.read(wait_ms=2000):
+            elif await inputs.read(IDLE_MS):
                 self._wake.set()
 
     async def _decide_forever(self, desk: Desk) -> None:

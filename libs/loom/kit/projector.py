@@ -23,14 +23,13 @@ from loom.decider import Position, Recorded, Statement
 from loom.kit.bulk import run_all
 from loom.log.judge import START, Base, Kind
 from loom.log.letters import send_notices
-from loom.log.reader import Judged, LogAway, Reader
+from loom.log.reader import IDLE_MS, Judged, LogAway, Reader
 from loom.log.topics import Bus, KafkaError
 from loom.store import Connection, Fenced, Store
 
 __all__ = ["Projector"]
 
 ATTEMPTS_MAX = 3
-WAIT_MS = 2000
 SLICE_RECORDS = 250
 """Between two slices the loop sees what the database answered."""
 EVENTS_MAX = 8000
@@ -163,7 +162,7 @@ class Projector:
             taken = self.base
             waiting: list[Prepared] = []
             while True:
-                wait_ms = WAIT_MS if applying is None else 0
+                wait_ms = IDLE_MS if applying is None else 0
                 records = await reader.batch(wait_ms, SLICE_RECORDS)
                 waiting += self._prepared(reader, records)
                 if applying is not None:

@@ -22,7 +22,7 @@ from loom.kit.errors import Failure
 from loom.kit.folder import Folder
 from loom.kit.lanes import Lanes, Work
 from loom.log.judge import START, Base, Kind
-from loom.log.reader import LogAway, Reader
+from loom.log.reader import IDLE_MS, LogAway, Reader
 from loom.log.topics import Bus
 from loom.store import Store
 
@@ -98,7 +98,7 @@ class Reactor:
     async def _read(self, reader: Reader, folder: Folder, lanes: Lanes, done: int) -> None:
         """Fold for ever, and hand on what is at or behind the offset `done`."""
         while True:
-            for record in await reader.batch(wait_ms=2000):
+            for record in await reader.batch(IDLE_MS):
                 await lanes.room()
                 if record.verdict.kind == Kind.EVENT:
                     recorded = reader.recorded(record)

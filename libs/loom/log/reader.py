@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from loom.log.cold import Cold
     from loom.log.parquet import Archived
 
-__all__ = ["DELETED", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
+__all__ = ["DELETED", "IDLE_MS", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 10_000
 """How long the broker holds a poll that finds nothing; a record ends it at once."""
+IDLE_MS = 5000
+"""What a follower waits who has nothing else to do: a record wakes him at once."""
 CHECK_S = 60.0
 DELETED = "deleted by policy"
 
@@ -287,7 +289,7 @@ class Reader:
         """Valid events for ever, each with the base behind the last complete command."""
         base = self.base
         while True:
-            for record in await self.batch():
+            for record in await self.batch(IDLE_MS):
                 if record.verdict.closes:
                     base = record.base
                 if record.verdict.kind == Kind.EVENT:

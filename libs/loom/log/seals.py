@@ -18,7 +18,7 @@ from loom.log.clock import now_us
 from loom.log.envelope import Origin
 from loom.log.notary import Notary
 from loom.log.note import parse_checkpoint, split
-from loom.log.reader import LogAway, Reader
+from loom.log.reader import IDLE_MS, LogAway, Reader
 from loom.log.topics import Bus, connection
 from loom.log.witnesses import Witnesses
 from loom.v1 import loomdb_pb2
@@ -105,7 +105,8 @@ async def follow(
         published = not notary.signed.size
         sealed_at = 0.0
         while True:
-            for record in await reader.batch():
+            pause_ms = int(every_s * 1000) if notary.grown or not published else IDLE_MS
+            for record in await reader.batch(pause_ms):
                 notary.append(record.offset, record.timestamp_ms, record.verdict)
             if published and not notary.grown:
                 continue

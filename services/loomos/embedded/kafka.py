@@ -84,8 +84,8 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 
 metadata.max.idle.interval.ms=10000
-broker.session.timeout.ms=1500
-broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=700
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
 controller.quorum.election.backoff.max.ms=500

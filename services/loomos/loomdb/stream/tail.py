@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from loom.decider import Recorded
 from loom.kit.errors import Failure
 from loom.log.judge import Base, Kind
-from loom.log.reader import Judged, LogAway, Reader
+from loom.log.reader import IDLE_MS, Judged, LogAway, Reader
 from loom.log.topics import DECIDING
 from loomos.loomdb.cursor import Place, Vector
 from loomos.loomdb.entry import Entry
@@ -27,7 +27,6 @@ __all__ = ["Tail", "tail_of"]
 ENTRIES_MAX = 16_384
 BYTES_MAX = 64 * 2**20
 OWNERS_MAX = 100_000
-WAIT_MS = 2000
 RETRY_S = 0.5
 READY_S = 30.0
 Stream = tuple[str, int, str]
@@ -110,7 +109,7 @@ class Tail:
                 await reader.start()
                 end = await reader.end()
                 while True:
-                    await self._admit(place, reader, await reader.batch(WAIT_MS))
+                    await self._admit(place, reader, await reader.batch(IDLE_MS))
                     base = reader.base
                     if reader.next_offset >= end and place not in self._ready:
                         self._ready.add(place)
