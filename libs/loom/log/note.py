@@ -197,8 +197,11 @@ def checked_name(name: str) -> str:
 
 
 def decoded(text: str) -> bytes:
-    """Strict base64."""
+    """Strict base64: bytes have one text only, so the bits that no byte needs are zero."""
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidNote(f"not base64: {text[:80]!r}") from error
+    if base64.b64encode(data).decode() != text:
+        raise InvalidNote(f"not the base64 of any bytes: {text[:80]!r}")
+    return data

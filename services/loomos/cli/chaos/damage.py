@@ -1,88 +1,22 @@
-"""Faults of what lies on disks: flipped bits in copies, a full disk, stores restored from backups.
+"""Faults of what lies on disks: a full disk, stores restored from backups, a rebuild beside them.
 
-1. Bits are flipped in copies: a fault that is planted there must be named, place and kind.
-2. A log that is older than what was read of it stops its readers loudly; given back, they go on.
+1. A log that is older than what was read of it stops its readers loudly; given back, they go on.
 """
 
 import asyncio
 import random
 import shutil
-from pathlib import Path
 
 from loom.kit.rebuild import rebuild
-from loom.log.note import InvalidNote, Verifier
-from loom.log.tiles import DamagedTree
-from loom.log.verify import open_trees, verify_folder
 from loomos.cli.chaos.invariants import READ_MODELS
 from loomos.cli.chaos.world import RECOVER_SECONDS, TOPIC, World, store_of
 from loomos.cli.soak.load import Load
 from loomos.cli.soak.process import Process
 
-__all__ = ["bits_flipped", "database_older", "disk_full", "log_older", "rebuilt_under_load"]
+__all__ = ["database_older", "disk_full", "log_older", "rebuilt_under_load"]
 
 ANSWERS = 15
 FULL_SECONDS = 6.0
-SEGMENT_HEAD_BYTES = 400
-SIGNED_SECONDS = 30.0
-
-
-async def bits_flipped(made: World, load: Load, chance: random.Random) -> str:
-    """One bit of a segment, of a tile and of a checkpoint, each in a copy of its own."""
-    home = made.stores.home.path
-    key = Verifier.parse((home / "credentials" / "loomdb" / "notary.pub").read_text())
-    tree = f"{TOPIC}-0"
-    async with asyncio.timeout(SIGNED_SECONDS):
-        while not (home / "trees" / tree / "0" / "checkpoint").exists():  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
-    told: list[str] = []
-    for kind in ("nothing", "segment", "tile", "checkpoint"):
-        copy = home / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        # The trees first: what is signed is in the log already.
-        shutil.copytree(home / "trees" / tree, copy / "trees" / tree)
-        shutil.copytree(made.stores.broker.folder / "data" / f"{TOPIC}-0", copy / "log" / tree)
-        where = flipped(kind, copy, tree, chance)
-        named = await asyncio.to_thread(found, copy, key)
-        shutil.rmtree(copy)
-        if kind == "nothing":
-            assert not named, f"an untouched copy is said to be damaged: {named}"
-            continue
-        assert named, f"a bit flipped in {where} was not found"
-        told.append(f"{where}: {named[:90]}")
-    return "; ".join(told)
-
-
-def flipped(kind: str, copy: Path, tree: str, chance: random.Random) -> str:
-    """Flip one bit and say where."""
-    match kind:
-        case "segment":
-            path = sorted((copy / "log" / tree).glob("*.log"))[0]
-            # Inside the first records, which were signed long ago.
-            lowest, highest = 0, min(SEGMENT_HEAD_BYTES, path.stat().st_size)
-        case "tile":
-            entries = (copy / "trees" / tree / "0" / "tile" / "entries").rglob("*")
-            path = chance.choice(sorted(one for one in entries if one.is_file()))
-            lowest, highest = 0, path.stat().st_size
-        case "checkpoint":
-            path = copy / "trees" / tree / "0" / "checkpoint"
-            lowest, highest = 0, path.stat().st_size - 1
-        case _:
-            return ""
-    content = bytearray(path.read_bytes())
-    at = chance.randrange(lowest, highest)
-    content[at] ^= 1 << chance.randrange(8)
-    path.write_bytes(content)
-    return f"{path.relative_to(copy)} at {at}"
-
-
-def found(copy: Path, key: Verifier) -> str:
-    """What an auditor says of a copy; "" where he finds nothing."""
-    try:
-        reports = [verify_folder(one, copy / "log") for one in open_trees(copy / "trees", key)]
-    except (DamagedTree, InvalidNote, UnicodeDecodeError) as error:
-        return f"{type(error).__name__}: {error}"
-    faults = [fault.text() for report in reports for fault in report.faults]
-    return "; ".join(faults)
 
 
 async def disk_full(made: World, load: Load, chance: random.Random) -> str:

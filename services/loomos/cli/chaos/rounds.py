@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from loomos.cli.chaos import damage, hostile, lines, processes
+from loomos.cli.chaos import bits, damage, hostile, lines, processes
 from loomos.cli.chaos.invariants import Checks
 from loomos.cli.chaos.story import Story
 from loomos.cli.chaos.world import World, world
@@ -34,7 +34,7 @@ FAULTS: dict[str, Fault] = {
     "line one way": lines.line_one_way,
     "line flaps": lines.line_flaps,
     "line slow": lines.line_slow,
-    "bits flipped": damage.bits_flipped,
+    "bits flipped": bits.bits_flipped,
     "disk full": damage.disk_full,
     "database older": damage.database_older,
     "log older": damage.log_older,
