@@ -243,6 +243,24 @@ def test_a_subscription_of_others_is_unknown(streams):
     assert told[-1]["error"]["code"] == "PERMISSION_DENIED", "he may not see all that it delivers"
 
 
+def test_what_is_sealed_is_plain_for_who_may_in_each_form_of_a_stream(streams):
+    boss, eng = streams.people["boss@acme"], streams.people["eng@acme"]
+    told = event("sealed-1", {"mail": "ada@example.org"}, "sealed", type=KIND)
+    streams.append(eng, "acme", [told | {"data_subject": "ada", "personal_paths": ["/mail"]}])
+    params = {
+        "types": KIND,
+        "where": "stream prefix acme/sealed",
+        "start": "STREAM_START_BEGINNING",
+        "until_live": "true",
+    }
+    for form in ("application/x-ndjson", "text/event-stream"):
+        for person, seen in ((boss, "ada@example.org"), (eng, "[sealed]")):
+            path, headers = f"{OWN}/event-stream", {"accept": form}
+            answer = person.http.get(path, params=params, headers=headers)
+            assert seen in answer.text and "sealed:1:" not in answer.text, (form, answer.text)
+            assert person is boss or "ada@" not in answer.text
+
+
 def test_unknown_deliveries_are_named(streams):
     own = made(streams, "settling")
     eng = streams.people["eng@acme"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 from tests.sealed_world import CALLER, eventually, serving, tell
 
@@ -68,12 +69,13 @@ async def subscription(shell):
     return made.id
 
 
-def consumed(own, shell, limit):
+def consumed(own: str, shell: Any, limit: int) -> Any:
     """A consumer's stream."""
     asked = pb.ConsumeSubscriptionRequest(
         organisation_id="acme", subscription_id=own, batch_size=limit, unsettled_max=limit
     )
-    return contextlib.aclosing(consume.consume_subscription(asked, CALLER, shell))
+    flows: Any = consume.consume_subscription(asked, CALLER, shell)
+    return contextlib.aclosing(flows)
 
 
 async def given(flows):
@@ -133,7 +135,7 @@ async def test_a_partition_that_is_claimed_anew_breaks_no_delivery(
         async with consumed(own, loomdb, 10) as flows:
             reading = asyncio.create_task(collect(flows))
             await came(2)
-            commander = loomdb.ownership.commander_of("acme")
+            commander: Any = loomdb.ownership.commanders[0]
             commander.serving.clear()
             # Its owner looks many times meanwhile.
             await asyncio.sleep(0.5)

@@ -2,7 +2,8 @@
 
 1. Order and content are functions of the log up to the cut alone.
 2. A report has at most ROWS_MAX events; more are an error that says how to ask for less, never a
-   report that leaves some out.
+   report that leaves some out. What concerns a subject comes in parts of PART_ROWS, each of which
+   says which one of how many it is.
 """
 
 import asyncio
@@ -18,11 +19,14 @@ from loom.decider import Code, Rejected
 from loom.kit.errors import Failure
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.proof import Place
-from loomos.loomdb.query.place import SHOWN
+from loomos.loomdb.query.place import SHOWN, projected
 from loomos.loomdb.report.making import Section, Shown
 from loomos.loomdb.report.period import Period
 
 __all__ = [
+    "FROM_CUT",
+    "ORDER",
+    "PART_ROWS",
     "ROWS_MAX",
     "Content",
     "access",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 ROWS_MAX = 2000
+PART_ROWS = 1000
 SETTLE_S = 10.0
 DETAILS_MAX = 400
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,21 +147,36 @@ async def subject(
     cut: list[Place],
     subject_id: str,
     opened: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
-) -> Content:
-    """Every event that a person caused, or that names them; `opened` gives a row's payload."""
-    rows = await select(
-        db,
-        "(e.actor = %(actor)s OR e.stream = %(id)s OR position(%(quoted)s IN e.payload::text) > 0)",
-        parameters(organisation, cut)
-        | {"actor": f"user:{subject_id}", "id": subject_id, "quoted": json.dumps(subject_id)},
-    )
+    part: int = 1,
+) -> tuple[Content, int]:
+    """Every event that a person caused, or that names them, and how many parts they make.
+
+    `opened` gives a row's payload.
+    """
+    where = "(e.actor = %(actor)s OR e.stream = %(id)s"
+    where += " OR position(%(quoted)s IN e.payload::text) > 0)"
+    given = parameters(organisation, cut)
+    given |= {"actor": f"user:{subject_id}", "id": subject_id, "quoted": json.dumps(subject_id)}
+    text = f"SELECT e.type, count(*) AS n {FROM_CUT} AND {where} GROUP BY e.type"
+    found = await db.execute(cast(LiteralString, text), given)
+    kinds = {str(row["type"]): int(row["n"]) for row in cast(Rows, await found.fetchall())}
+    whole = sum(kinds.values())
+    parts = -(-whole // PART_ROWS) or 1
+    if part > parts:
+        raise Rejected(
+            Code.INVALID_ARGUMENT, f"part is {part}: at this cut there are {parts}", "part"
+        )
+    rows = await select(db, where, given, part)
     rows = [row | {"payload": await opened(row)} for row in rows]
     own = [row for row in rows if row["actor"] == f"user:{subject_id}"]
     others = [row for row in rows if row["actor"] != f"user:{subject_id}"]
-    kinds = Counter(row["type"] for row in rows)
-    return [Section("What they did", shown(own)), Section("What concerns them", shown(others))], [
-        (f"events of type {kind}", str(n)) for kind, n in sorted(kinds.items())
-    ]
+    summary = [(f"events of type {kind}", str(n)) for kind, n in sorted(kinds.items())]
+    if parts > 1:
+        first = (part - 1) * PART_ROWS
+        told = f"{part} of {parts}: events {first + 1} to {first + len(rows)} of {whole}"
+        summary.insert(0, ("part", told))
+    sections = [Section("What they did", shown(own)), Section("What concerns them", shown(others))]
+    return (sections, summary), parts
 
 
 async def settled(db: psycopg.AsyncConnection, cut: Iterable[Place]) -> None:
@@ -165,12 +185,9 @@ async def settled(db: psycopg.AsyncConnection, cut: Iterable[Place]) -> None:
     try:
         async with asyncio.timeout(SETTLE_S):
             while wanted:
-                found = await db.execute("SELECT topic, partition, base FROM positions")
-                for row in cast(Rows, await found.fetchall()):
-                    key = (row["topic"], row["partition"])
-                    # The second part of a base is the offset to go on at.
-                    if int(str(row["base"]).split(":")[1]) > wanted.get(key, 1 << 62):
-                        del wanted[key]
+                for place, base in (await projected(db)).items():
+                    if base.offset > wanted.get(place, 1 << 62):
+                        del wanted[place]
                 if wanted:
                     await asyncio.sleep(0.05)
     except TimeoutError:
@@ -207,9 +224,12 @@ def parameters(organisation: str, cut: list[Place], period: Period | None = None
     return given | ({"from": period.from_us, "to": period.to_us} if period else {})
 
 
-async def select(db: psycopg.AsyncConnection, where: str, given: dict[str, Any]) -> Rows:
-    """Rows up to the cut, oldest first; `where` is made of constants in this file."""
-    text = f"SELECT {SHOWN} {FROM_CUT} AND {where} ORDER BY {ORDER} LIMIT {ROWS_MAX + 1}"
+async def select(
+    db: psycopg.AsyncConnection, where: str, given: dict[str, Any], part: int = 0
+) -> Rows:
+    """Rows up to the cut, oldest first, all or one part; `where` is made of constants."""
+    limit = f"{PART_ROWS} OFFSET {(part - 1) * PART_ROWS:d}" if part else f"{ROWS_MAX + 1}"
+    text = f"SELECT {SHOWN} {FROM_CUT} AND {where} ORDER BY {ORDER} LIMIT {limit}"
     rows = cast(Rows, await (await db.execute(cast(LiteralString, text), given)).fetchall())
     if len(rows) > ROWS_MAX:
         raise too_many()
