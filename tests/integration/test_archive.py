@@ -8,14 +8,19 @@ from tests.appending import append
 
 from loom.log.archive import Manifest, fetch, manifests, newest
 from loom.log.archiver import check, discard, pack, rewrite, signed_tree
+from loom.log.deletions import Deletions
 from loom.log.depot import Depot
+from loom.log.envelope import Origin, draft
 from loom.log.judge import START, Base
 from loom.log.notary import Notary
 from loom.log.note import load_signer
 from loom.log.parquet import LEVEL_LATER, DamagedArchive, decoded
 from loom.log.reader import DELETED, LogDiverged, Reader
+from loom.log.segments import Stored
 from loom.log.shorten import shorten
+from loom.log.verify import Kind
 from loom.log.verify_live import verify_live
+from loom.v1 import loomdb_pb2
 from loomos.loomdb.query.cold import Scope, Wanted, cold_rows, merged
 
 pytestmark = [pytest.mark.bus]
@@ -48,6 +53,17 @@ async def read(bus, topic, base=START, until=None):
     finally:
         await reader.stop()
     return found
+
+
+def allowing(topic, offset):
+    """A record that says that a policy deleted the content of one."""
+    policy = "a" if offset == 3 else "b"
+    event = loomdb_pb2.ArchiveDeleted(
+        log_id="x", organisation_id="platform", topic=topic, offsets=[offset], policy=policy
+    )
+    origin = Origin("/loomos/loomdb", "platform", "service:loomdb", policy, bytes(32), 1, 1, "", "")
+    (record,) = draft([event], [1], origin)
+    return Stored(7, 1, record.key, record.value, list(record.headers))
 
 
 class World:
@@ -142,7 +158,13 @@ async def test_a_rewritten_range_replaces_the_old_one_and_deleted_records_stay_p
     assert [one for one in found if one.offset not in (3, 4)] == before[:3] + before[5:]
     assert all(record.verdict.valid for record in found)
     report = await verify_live(world.bus, sealed)
+    assert [one[2:5] for one in report.faults] == [(3, 4, Kind.MISSING)]
+    deletions = Deletions()
+    for offset in (3, 4):
+        deletions.hear(allowing(world.topic, offset))
+    report = await verify_live(world.bus, sealed, deletions)
     assert (report.faults, report.records) == ((), sealed.tree.size)
+    assert [(one.policy, count) for one, count in report.deleted] == [("a", 1), ("b", 1)]
     assert [one.name for one in world.depot.list(world.topic)] == [gone.name, gone.object]
 
 

@@ -112,6 +112,7 @@ class Served:
     def __init__(self, files, records):
         self.files = files
         self.pages = records
+        self.deletions = {}
 
     def tree(self, log, path):
         return self.files.get(path)

@@ -4,17 +4,22 @@
 2. Every record is looked up by its offset: its digest and broker time must be the leaf's. Every
    leaf below the signed size must have been met once, in order.
 3. Validity depends on the whole prefix, so it is compared only while nothing differs.
-4. Memory is bounded: one byte a leaf, and at most FAULTS_MAX faults a partition.
+4. A record without its content is whole where the log's own `archive.deleted` event names it, and
+   missing where none does. So `loomos.loomdb` is compared before what it speaks of.
+5. Memory is bounded: one byte a leaf, and at most FAULTS_MAX faults a partition.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from .deletions import TOPIC, Deletion, Deletions
 from .judge import Judge
+from .judge import Kind as Judged
 from .leaf import Leaf, leaf_of, topic_digest, unpack
 from .misfit import Misfit, check_hashes, checked_leaves
 from .notary import CHECKPOINT_FILE, origin_of
@@ -36,6 +41,7 @@ class Kind(StrEnum):
     INSERTED = "inserted"
     DOUBLED = "doubled"
     DAMAGED = "damaged"
+    MISSING = "missing"
     TREE = "tree"
 
 
@@ -69,6 +75,8 @@ class Report(NamedTuple):
     unsigned: int
     """Records behind the last signed one; they are not judged yet."""
     faults: tuple[Fault, ...]
+    deleted: tuple[tuple[Deletion, int], ...] = ()
+    """What policies deleted, with the number of records."""
 
 
 class Sealed(NamedTuple):
@@ -113,9 +121,16 @@ def open_trees(top: Path, verifier: Verifier) -> list[Sealed]:
     return [open_tree(folder, verifier) for folder in newest.values()]
 
 
-def verify(sealed: Sealed, records: Iterable[Stored | Damage]) -> Report:
-    """Compare a partition's records with its tree."""
-    inspection = Inspection(sealed)
+def heard_first(trees: Iterable[Sealed]) -> list[Sealed]:
+    """The trees in the order in which they are compared: first what tells of deletions."""
+    return sorted(trees, key=lambda one: one.topic != TOPIC)
+
+
+def verify(
+    sealed: Sealed, records: Iterable[Stored | Damage], deletions: Deletions | None = None
+) -> Report:
+    """Compare a partition's records with its tree; `deletions` hears and is asked."""
+    inspection = Inspection(sealed, deletions)
     if not inspection.faults_in_tree:
         for record in records:
             match record:
@@ -130,6 +145,7 @@ def verify_folder(
     sealed: Sealed,
     log_dir: Path,
     archived: Callable[[int], Iterable[Stored | Damage]] | None = None,
+    deletions: Deletions | None = None,
 ) -> Report:
     """Compare a partition's folder in a copy of the broker's log directory with its tree.
 
@@ -139,19 +155,21 @@ def verify_folder(
     folder = log_dir / f"{sealed.topic}-{sealed.partition}"
     kept = read_partition(folder) if folder.is_dir() else iter(())
     if archived is None:
-        return verify(sealed, kept)
+        return verify(sealed, kept, deletions)
     first = next(kept, None)
     if first is None:
-        return verify(sealed, archived(-1))
+        return verify(sealed, archived(-1), deletions)
     begin = first.offset if isinstance(first, Stored) else first.first_offset
-    return verify(sealed, chain(archived(begin), [first], kept))
+    return verify(sealed, chain(archived(begin), [first], kept), deletions)
 
 
 class Inspection:
     """The comparison of one partition; feed it the records, then ask for the report."""
 
-    def __init__(self, sealed: Sealed) -> None:
+    def __init__(self, sealed: Sealed, deletions: Deletions | None = None) -> None:
         self.faults: list[Fault] = []
+        self._deletions = deletions or Deletions()
+        self._deleted: Counter[Deletion] = Counter()
         self._sealed = sealed
         self._tree = sealed.tree
         self._topic_digest = topic_digest(sealed.topic)
@@ -211,7 +229,12 @@ class Inspection:
             stored.timestamp_ms,
             verdict,
         )
-        self._compare(leaf, unpack(self._tree.entry(index)))
+        signed = unpack(self._tree.entry(index))
+        self._compare(leaf, signed)
+        if stored.mark:
+            self._account_for(stored.offset)
+        elif sealed.topic == TOPIC and signed.kind == Judged.EVENT and leaf.digest == signed.digest:
+            self._deletions.hear(stored)
 
     def damage(self, damage: Damage) -> None:
         """Take a stretch that cannot be read as it was written."""
@@ -240,6 +263,7 @@ class Inspection:
             self._records,
             self._unsigned,
             tuple(sorted(self.faults, key=lambda fault: fault[2:4])),
+            tuple(sorted(self._deleted.items())),
         )
 
     def _check_tree(self) -> None:
@@ -295,6 +319,15 @@ class Inspection:
         elif leaf != signed and self._clean and not self.faults:
             detail = f"signed as kind {signed.kind}, by the rules it is of kind {leaf.kind}"
             self._fault(leaf.offset, Kind.CHANGED, detail)
+
+    def _account_for(self, offset: int) -> None:
+        """A record came without its content: say by what policy, or that it is missing."""
+        deletion = self._deletions.of(self._sealed.topic, self._sealed.partition, offset)
+        if deletion is None:
+            detail = "its content is gone, and no event of the log says that a policy deleted it"
+            self._fault(offset, Kind.MISSING, detail)
+        else:
+            self._deleted[deletion] += 1
 
     def _explain_strangers(self) -> None:
         """A changed record that was signed for another offset has been moved: say from where."""

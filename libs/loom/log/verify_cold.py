@@ -19,8 +19,8 @@ class Cold:
     """One partition's archive, for a comparison with its tree."""
 
     def __init__(self, depot: Depot, cache: Path, topic: str, partition: int) -> None:
-        self.records = self.deleted = 0
-        """Handed out, and of these without content."""
+        self.records = 0
+        """Handed out."""
         self._depot, self._cache = depot, cache
         self._place = (topic, partition)
 
@@ -43,6 +43,5 @@ class Cold:
                 if 0 <= offset <= record.offset:
                     return
                 self.records += 1
-                self.deleted += record.deleted
                 mark = record.digest if record.deleted else b""
                 yield Stored(*record[:5], mark=mark)

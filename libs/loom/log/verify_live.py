@@ -2,6 +2,7 @@
 
 from aiokafka.errors import KafkaError
 
+from .deletions import Deletions
 from .reader import DELETED, LogAway, LogDiverged, Reader
 from .segments import Damage, Stored
 from .topics import Bus
@@ -10,9 +11,9 @@ from .verify import Inspection, Report, Sealed
 __all__ = ["verify_live"]
 
 
-async def verify_live(bus: Bus, sealed: Sealed) -> Report:
+async def verify_live(bus: Bus, sealed: Sealed, deletions: Deletions | None = None) -> Report:
     """Read a partition from its beginning to its present end and compare it with its tree."""
-    inspection = Inspection(sealed)
+    inspection = Inspection(sealed, deletions)
     reader = Reader(bus, sealed.topic, sealed.partition)
     next_offset = 0
     await reader.start()

@@ -138,6 +138,8 @@ def events(
             print_json(event)
         else:
             out.print(line_of(event))
+    if gone := page.get("deleted_by_policy"):
+        err.print(f"besides, the content of {gone} events was deleted by policy", markup=False)
     if page.get("next_cursor") and not as_json:
         out.print(f"[dim]more: --cursor {page['next_cursor']}[/dim]")
 

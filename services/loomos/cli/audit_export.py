@@ -3,12 +3,14 @@
 1. The tree's files are stored as they are served (C2SP tlog-tiles): hashes of the whole tree,
    leaves of the exported range. Records are stored as the bytes that their digests are taken over.
 2. The folder is made whole or not at all: it gets its name when everything is in it.
-3. The verifier's file is put beside them; a stranger who does not trust it takes it from elsewhere.
+3. Content that a policy deleted is not there; the events that allowed it are, with their proofs.
+4. The verifier's file is put beside them; a stranger who does not trust it takes it from elsewhere.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,6 +30,9 @@ class TreeTooSmall(Exception):
 
 class Source(Protocol):
     """Where an export comes from."""
+
+    deletions: dict[bytes, str]
+    """Events that allowed deletions in what `records` gave, as records, with their proofs."""
 
     def tree(self, log: str, path: str) -> bytes | None:
         """A file of a log's tree, `checkpoint` among them; None where there is none."""
@@ -74,6 +79,10 @@ def export(
         one = Tree(source, log, folder, parse_checkpoint(split(note.decode())[0]).size)
         done.append(one.write(from_ms, to_ms))
         told(done[-1])
+    for record, proof in source.deletions.items():
+        name = sha256(record).hexdigest()[:32]
+        put(fresh / "deletions" / f"{name}.record", record)
+        put(fresh / "deletions" / f"{name}.tlog-proof", proof.encode())
     about = {
         "format": 1,
         "from_ms": from_ms,

@@ -25,6 +25,7 @@ class Remote:
         self.organisation = organisation
         self.complete = True
         """Whether every record of every range came."""
+        self.deletions: dict[bytes, str] = {}
 
     def tree(self, log: str, path: str) -> bytes | None:
         """A file of a log's tree."""
@@ -51,6 +52,8 @@ class Remote:
             }
             page = self.door.call("POST", place, asked)
             self.complete &= bool(page.get("complete"))
+            for one in page.get("deletions", []):
+                self.deletions[base64.b64decode(one["record"])] = one["tlog_proof"]
             yield base64.b64decode(page.get("records", ""))
             at = int(page.get("next_offset", 0))
             if at <= first:

@@ -104,6 +104,8 @@ def search(
     else:
         columns = ("TIME", "TYPE", "STREAM", "ACTOR", "EVENT")
         table(columns, (row_of(event) for event in events), EMPTY)
+    if gone := page.get("deleted_by_policy"):
+        err.print(f"besides, the content of {gone} events was deleted by policy", markup=False)
     if not page.get("complete"):
         err.print(page.get("stopped"), style="yellow", markup=False)
     if page.get("next_cursor"):

@@ -7,6 +7,7 @@ from typing import Any
 from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
+from loom.log.deletions import TOPIC
 from loom.log.export import read_range
 from loom.log.reader import LogAway
 from loom.v1 import loomdb_pb2 as pb
@@ -18,6 +19,8 @@ __all__ = ["entries_of", "event_proof", "event_proofs", "records_of"]
 
 PAGE_BYTES_MAX = 1_500_000
 """A page is at most this and one record more: under what one message may have."""
+DELETIONS_MAX = 4
+"""So many events that allowed deletions go with a page, each up to a record's greatest size."""
 
 
 async def event_proof(
@@ -103,6 +106,40 @@ async def records_of(
                 (request.first_offset, at), caller, db,
             )  # fmt: skip
         frames = [frame for frame in frames if frame.offset in own]
+    gone = [frame.offset for frame in frames if not frame.stored]
+    places, stop = await deletions_of(request, gone, shell) if gone else ([], None)
+    if stop is not None:
+        frames, at = [frame for frame in frames if frame.offset < stop], stop
     return pb.RecordPage(
-        records=b"".join(frame.pack() for frame in frames), next_offset=at, complete=everything
+        records=b"".join(frame.pack() for frame in frames),
+        next_offset=at,
+        complete=everything,
+        deletions=[await deletion_proof(*place, shell, trees) for place in places],
     )
+
+
+async def deletions_of(
+    request: pb.ExportRecordsRequest, offsets: list[int], shell: Any
+) -> tuple[list[tuple[int, int]], int | None]:
+    """Where the events stand that allowed these deletions, and the offset that has no more room."""
+    async with shell.db() as db:
+        allowed = await query.allowing(request.topic, request.partition, offsets, db)
+    places: list[tuple[int, int]] = []
+    for one in allowed:
+        if (one.partition, one.at) not in places:
+            if len(places) == DELETIONS_MAX:
+                return places, one.offset
+            places.append((one.partition, one.at))
+    return places, None
+
+
+async def deletion_proof(partition: int, offset: int, shell: Any, trees: Trees) -> pb.DeletionProof:
+    """An event that allowed a deletion, as it is stored, with its proof."""
+    try:
+        frames, _ = await read_range(shell.settings, TOPIC, partition, offset, offset + 1, 1)
+        proofs = await asyncio.to_thread(trees.proved, TOPIC, partition, [offset])
+    except LogAway as error:
+        raise Failure("UNAVAILABLE", f"{error}: retry") from error
+    except Rejected as error:
+        raise Failure("UNAVAILABLE", f"{error.message}: retry") from error
+    return pb.DeletionProof(record=frames[0].pack(), tlog_proof=proofs[0].tlog_proof)

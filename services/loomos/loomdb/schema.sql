@@ -141,6 +141,8 @@ CREATE TABLE deleted_events (
 );
 CREATE INDEX ON deleted_events (event_id);
 CREATE INDEX ON deleted_events (organisation_id, at_us);
+CREATE INDEX ON deleted_events (type, at_us);
+CREATE INDEX ON deleted_events (at_us);
 CREATE TABLE policy_deletions (
   topic text NOT NULL,
   partition int NOT NULL,

@@ -13,12 +13,15 @@ It needs nothing but Python's standard library, and believes nothing but the key
    left, right) give the signed root, and the root of every older checkpoint that somebody kept.
 3. The records: SHA-256 over a record's stored bytes is the digest in its leaf. Each record of the
    exported range is there once, in order.
-4. The chain: a record names the digest of the record before it and counts on from it, so not even
+4. Content that is gone: a record without its bytes counts only where an `archive.deleted` event,
+   itself proved to stand in the signed tree of `loomos.loomdb`, names it and the policy.
+5. The chain: a record names the digest of the record before it and counts on from it, so not even
    who holds the notary's key can leave one out unseen. `Chain` holds these rules.
 
 Layout of an export: `notary.pub`, `export.json`, and for each log `logs/<topic>-<partition>/` with
 `checkpoint`, `checkpoints/*`, the tree's files as C2SP tlog-tiles names them (`tile/…`), and
-`records`: offset, broker's time, length, then the bytes that the digest is taken over.
+`records`: offset, broker's time, length, then the bytes that the digest is taken over. `deletions/`
+has the events that allowed deletions, each as such a record with its proof in a `.tlog-proof` file.
 Exit status: 0 all is well, 1 something is wrong (one line for each finding), 2 cannot be verified.
 """
 
@@ -330,6 +333,19 @@ class Chain:
         self.state = (incarnation, epoch, claim, n, digest)
         return EVENT, epoch, n, ""
 
+    def step_over(self, leaf: "Leaf") -> str:
+        """Count an event whose content is gone by its leaf; why it does not fit, "" where it does.
+
+        The record behind it names its digest, so the chain has no gap.
+        """
+        if self.state is None:
+            return ""
+        incarnation, epoch, claim, n, _ = self.state
+        if (leaf.kind, leaf.incarnation, leaf.epoch, leaf.n) != (EVENT, incarnation, epoch, n + 1):
+            return f"epoch {leaf.epoch}, number {leaf.n} follows epoch {epoch}, number {n}"
+        self.state = (incarnation, epoch, claim, leaf.n, leaf.digest)
+        return ""
+
 
 def stamp_of(stored: bytes) -> tuple[int, int, int, bytes, int, bytes] | None:
     """Kind, incarnation, epoch, claim, number and predecessor that a record's first header says."""
@@ -374,10 +390,98 @@ def records_in(path: Path) -> Iterator[Record | str]:
             yield Record(offset, time_ms, stored)
 
 
+class Deletion(NamedTuple):
+    """What allowed that the content of records goes."""
+
+    policy: str
+    event_id: str
+
+
+Allowed = dict[tuple[bytes, int], dict[int, Deletion]]
+"""By digest of the topic and partition, by offset."""
+
+
+def fields_of(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a protobuf message, as they stand on the wire."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        tag = number()
+        if tag & 7 == 0:
+            yield tag >> 3, number()
+        elif tag & 7 == 2:
+            end = number() + at
+            yield tag >> 3, message[at:end]
+            at = end
+        else:
+            raise Unusable(f"a field of wire type {tag & 7} in a deletion's event")
+
+
+def text_in(fields: dict[int, int | bytes], number: int) -> str:
+    """A field that holds text."""
+    value = fields.get(number, b"")
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def numbers_in(packed: bytes) -> list[int]:
+    """The numbers of a packed field."""
+    found, value, shift = [], 0, 0
+    for byte in packed:
+        value, shift = value | (byte & 127) << shift, shift + 7
+        if byte < 128:
+            found.append(value)
+            value = shift = 0
+    return found
+
+
+def deletion_in(stored: bytes) -> tuple[tuple[bytes, int], list[int], Deletion]:
+    """The log that an `archive.deleted` event speaks of, the offsets, and what it says of them."""
+    (count,) = struct.unpack_from(">I", stored)
+    lengths, at, parts = struct.unpack_from(f">{count}I", stored, 4), 4 + 4 * count, []
+    for length in lengths:
+        parts.append(stored[at : at + length])
+        at += length
+    headers = dict(zip(parts[3::2], parts[4::2], strict=True))
+    said = dict(fields_of(headers.get(b"ce", b"")))
+    event = dict(fields_of(parts[2]))
+    if text_in(said, 2) != "archive.deleted":
+        raise Unusable("a record of deletions/ is no event `archive.deleted`")
+    partition, offsets = event.get(4, 0), event.get(6, b"")
+    if not isinstance(partition, int) or not isinstance(offsets, bytes):
+        raise Unusable("a record of deletions/ is no event `archive.deleted`")
+    log = (sha256(text_in(event, 3).encode()).digest(), partition)
+    return log, numbers_in(offsets), Deletion(text_in(event, 8), text_in(said, 1))
+
+
+def allowed_in(folder: Path, key: Key) -> Allowed:
+    """What the proved events of an export allow to be without content; raises Unusable."""
+    allowed: Allowed = {}
+    for path in sorted(folder.glob("deletions/*.record")):
+        leaf, _, _ = proved(path.with_suffix(".tlog-proof").read_text(), key)
+        for record in records_in(path):
+            if isinstance(record, str) or sha256(record.stored).digest() != leaf.digest:
+                raise Unusable(f"{path.name} is not the record that its proof is of")
+            if leaf.kind != EVENT or leaf.topic != sha256(b"loomos.loomdb").digest():
+                raise Unusable(f"{path.name} is no event of loomos.loomdb")
+            log, offsets, deletion = deletion_in(record.stored)
+            for offset in offsets:
+                allowed.setdefault(log, {}).setdefault(offset, deletion)
+    return allowed
+
+
 class Log:
     """One log of an export, and what is found wrong in it."""
 
-    def __init__(self, folder: Path, about: dict[str, int | bool]) -> None:
+    def __init__(self, folder: Path, about: dict[str, int | bool], allowed: Allowed) -> None:
         self.name = folder.name
         self.folder = folder
         topic, _, partition = folder.name.rpartition("-")
@@ -387,6 +491,9 @@ class Log:
         self.end = int(about.get("end", 0))
         self.complete = bool(about.get("complete", True))
         self.findings: list[Finding] = []
+        self.allowed = allowed.get(self.owner, {})
+        self.deleted: dict[Deletion, int] = {}
+        """Records without content, by what allowed it."""
         self.records = 0
         self.witnesses: list[str] = []
         self.span = (0, 0)
@@ -571,7 +678,12 @@ class Log:
         """The record's bytes must have the digest in its leaf, and its time be the leaf's."""
         self.records += 1
         if not record.stored:
-            self.find(record.offset, "deleted", "its content is gone, by policy as the export says")
+            deletion = self.allowed.get(record.offset)
+            if deletion is None:
+                said = "its content is gone, and the export holds no event that allows it"
+                self.find(record.offset, "missing", said)
+            else:
+                self.deleted[deletion] = self.deleted.get(deletion, 0) + 1
             return leaf.digest
         digest = sha256(record.stored).digest()
         if digest != leaf.digest:
@@ -585,6 +697,10 @@ class Log:
     def judge(self, chain: Chain, leaf: Leaf, record: Record, digest: bytes) -> None:
         """The chain's rules must say of a record what its leaf says."""
         if digest != leaf.digest:
+            return
+        if not record.stored:
+            if (why := chain.step_over(leaf)) != "":
+                self.find(record.offset, "chain broken", why)
             return
         kind, epoch, n, why = chain.admit(record.stored, digest, leaf.kind)
         if kind != leaf.kind:
@@ -609,8 +725,8 @@ class Log:
         self.findings.sort(key=lambda one: one.first_offset)
 
 
-def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
-    """What a C2SP `.tlog-proof` file proves; raises Unusable where it proves nothing."""
+def proved(text: str, key: Key) -> tuple[Leaf, int, Checkpoint]:
+    """The leaf of a C2SP `.tlog-proof` file, its index, and the checkpoint; raises Unusable."""
     head, _, note = text.partition("\n\n")
     lines = head.split("\n")
     if lines[0] != "c2sp.org/tlog-proof@v1" or len(lines) < 3:
@@ -622,7 +738,12 @@ def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
         raise Unusable(f"forged checkpoint: it is not signed by {key.name}")
     if included(sha256(b"\x00" + entry).digest(), index, checkpoint.size, path) != checkpoint.root:
         raise Unusable(f"the hashes do not lead from leaf {index} to the signed root")
-    leaf = Leaf._make(LEAF.unpack(entry))
+    return Leaf._make(LEAF.unpack(entry)), index, checkpoint
+
+
+def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
+    """What a C2SP `.tlog-proof` file proves; raises Unusable where it proves nothing."""
+    leaf, index, checkpoint = proved(text, key)
     seen = [one.name for one in witnesses if checkpoint.signed(one)]
     kind = ("void record", "event", "epoch marker")[leaf.kind]
     return (
@@ -685,9 +806,9 @@ def verify_export(folder: Path, asked: argparse.Namespace, witnesses: list[Key])
     if not asked.key:
         print(f"the key came with the export: compare it with yours: {key.name}+{key.id.hex()}")
     kept = [Checkpoint.read(Path(name).read_text()) for name in asked.checkpoint]
-    status = 0
+    status, allowed = 0, allowed_in(folder, key)
     for name in sorted(about["logs"]):
-        log = Log(folder / "logs" / name, about["logs"][name])
+        log = Log(folder / "logs" / name, about["logs"][name], allowed)
         log.verify(key, witnesses, asked.need, kept)
         for finding in log.findings:
             print(json.dumps(finding._asdict()) if asked.json else finding.text())
@@ -697,11 +818,20 @@ def verify_export(folder: Path, asked: argparse.Namespace, witnesses: list[Key])
             "leaves": log.tree.size,
             "records": log.records,
             "scope": f"{scope} records of offset {log.span[0]} to {log.span[1]}",
+            "deleted_by_policy": sum(log.deleted.values()),
             "witnesses": log.witnesses,
             "findings": len(log.findings),
         }
         told = ", ".join(f"{word}: {value}" for word, value in result.items() if word != "log")
-        print(json.dumps(result) if asked.json else f"{name}: {told}")
+        gone = [one._asdict() | {"records": count} for one, count in sorted(log.deleted.items())]
+        if asked.json:
+            print(json.dumps(result | {"deletions": gone}))
+            status |= bool(log.findings)
+            continue
+        print(f"{name}: {told}")
+        for one in gone:
+            said = f"by policy {one['policy']!r}, event {one['event_id']}"
+            print(f"{name}: the content of {one['records']} records was deleted {said}")
         status |= bool(log.findings)
     missing = [one.origin for one in kept if not (folder / "logs" / name_of(one.origin)).is_dir()]
     for origin in missing:
@@ -736,7 +866,7 @@ def main() -> int:
             print(verified_report(asked.what, Key.read(asked.key)))
         else:
             print(verified_proof(asked.what.read_text(), Key.read(asked.key), witnesses))
-    except (Unusable, OSError, ValueError, KeyError, struct.error) as error:
+    except (Unusable, OSError, ValueError, LookupError, struct.error) as error:
         print(f"cannot be verified: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,10 +1,19 @@
 """Makes exports from judged logs, without a broker or a gateway."""
 
+from hashlib import sha256
+
+from segment_bytes import judged, make_log
+
+from loom.log.envelope import Origin, draft, seal
 from loom.log.export import Frame, stored_bytes
+from loom.log.judge import Kind, Stamp, digest
+from loom.log.merkle import inclusion_proof
 from loom.log.notary import Notary
 from loom.log.note import load_signer
+from loom.log.proof import Proof
 from loom.log.tiles import Tiles, parse_tile_path
 from loom.log.witnesses import published
+from loom.v1 import loomdb_pb2
 from loomos.cli.audit_export import export
 
 
@@ -14,6 +23,7 @@ class Local:
     def __init__(self, folders, logs):
         self.folders = folders
         self.logs = logs
+        self.deletions = {}
 
     def tree(self, log, path):
         folder, size = self.folders[log]
@@ -26,6 +36,25 @@ class Local:
             if first <= record.offset < end:
                 stored = stored_bytes(record.key, record.headers, record.value)
                 yield Frame(record.offset, record.time_ms, stored).pack()
+
+
+def deletion(tmp_path, signer, of, offsets, policy="rule *=1 days", topic="loomos.loomdb"):
+    """An `archive.deleted` event as an export holds it: the packed record, and its proof."""
+    event = loomdb_pb2.ArchiveDeleted(
+        log_id="x", organisation_id="platform", topic=of[0], partition=of[1], offsets=offsets,
+        policy=policy,
+    )  # fmt: skip
+    origin = Origin("/loomos/loomdb", "platform", "service:loomdb", policy, bytes(32), 1, 1, "", "")
+    (drafted,) = draft([event], [1], origin)
+    log = make_log(3)[:2]
+    before = sha256(digest(b"", log[0].headers, b"") + bytes(32)).digest()
+    made = seal(drafted, Stamp(Kind.EVENT, 0, 1, b"c" * 16, 1, 1, 1, before))
+    log[1] = log[1]._replace(key=made.key, value=made.value, headers=tuple(made.headers))
+    notary, (note,) = sealed(tmp_path, topic, 0, judged(log), signer)
+    tree = Tiles(notary.folder, 2)
+    proof = Proof(tree.entry(1), 1, tuple(inclusion_proof(1, 2, tree.node)), note)
+    stored = stored_bytes(log[1].key, log[1].headers, log[1].value)
+    return Frame(1, log[1].time_ms, stored).pack(), proof.text()
 
 
 def sealed(folder, topic, partition, judged, signer=None, sizes=()):

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from exporting import Local, exported, sealed
+from exporting import Local, deletion, exported, sealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_bytes import judged, make_log
@@ -106,7 +106,83 @@ def test_deleted_content_is_named(out):
     found = frames(out)
     found[9] = found[9]._replace(stored=b"")
     rewrite(out, found)
-    assert findings(run(out, "--json")) == [(9, 9, "deleted")]
+    assert findings(run(out, "--json")) == [(9, 9, "missing")]
+
+
+def allow(honest, out, tmp_path, of=(TOPIC, 3), offsets=(9, 10), signer=None, **more):
+    """Put an event that allows deletions into an export."""
+    signer = signer or load_signer(honest / "credentials", "loomos")
+    record, proof = deletion(tmp_path / "other", signer, of, offsets, **more)
+    (out / "deletions").mkdir(exist_ok=True)
+    (out / "deletions/a.record").write_bytes(record)
+    (out / "deletions/a.tlog-proof").write_text(proof)
+
+
+def without(out, *offsets):
+    """Take the content of these records."""
+    found = frames(out)
+    for offset in offsets:
+        found[offset] = found[offset]._replace(stored=b"")
+    rewrite(out, found)
+
+
+def test_content_that_a_policy_deleted_is_told_and_is_no_fault(honest, out, tmp_path):
+    without(out, 9, 10)
+    allow(honest, out, tmp_path)
+    result = run(out)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "deleted_by_policy: 2" in result.stdout and "findings: 0" in result.stdout
+    assert "the content of 2 records was deleted by policy 'rule *=1 days'" in result.stdout
+    # The chain is judged over what is gone; what no policy names is missing.
+    without(out, 9, 10, 11)
+    assert findings(run(out, "--json")) == [(11, 11, "missing")]
+    found = frames(out)
+    rewrite(out, found[:9] + found[10:])
+    assert (9, 9, "removed event") in findings(run(out, "--json"))
+
+
+@pytest.mark.parametrize(
+    "given", [{"of": (TOPIC, 4)}, {"of": ("loomos.data", 3)}, {"offsets": (8, 10)}]
+)
+def test_a_policy_allows_what_it_names_only(honest, out, tmp_path, given):
+    without(out, 9)
+    allow(honest, out, tmp_path, **given)
+    assert findings(run(out, "--json")) == [(9, 9, "missing")]
+
+
+def test_a_forged_permission_is_no_verdict(honest, out, tmp_path):
+    without(out, 9)
+    stranger = load_signer(tmp_path / "stranger", "loomos")
+    allow(honest, out, tmp_path / "a", signer=stranger)
+    assert run(out).returncode == 2
+    # Signed, but in a log where users' services write.
+    allow(honest, out, tmp_path / "b", topic="loomos.data")
+    assert "no event of loomos.loomdb" in run(out).stderr
+    allow(honest, out, tmp_path / "c")
+    record = out / "deletions/a.record"
+    honest_bytes = record.read_bytes()
+    for place in (-1, 30, len(honest_bytes) // 2):
+        bent = bytearray(honest_bytes)
+        bent[place] ^= 1
+        record.write_bytes(bytes(bent))
+        assert "is not the record that its proof is of" in run(out).stderr
+    record.write_bytes(honest_bytes)
+    assert run(out).returncode == 0
+
+
+def test_a_gap_behind_deleted_content_is_named(tmp_path):
+    """Who holds the notary's key leaves out a record beside one that a policy deleted."""
+    log = make_log(COMMANDS)
+    verdicts = dict(judged(log))
+    left = [record for record in log if record.offset != 10]
+    signer = exported(
+        tmp_path, tmp_path / "export", TOPIC, 3, left, [(r, verdicts[r]) for r in left]
+    )
+    found = frames(tmp_path / "export")
+    found[9] = found[9]._replace(stored=b"")
+    rewrite(tmp_path / "export", found)
+    allow(tmp_path, tmp_path / "export", tmp_path, signer=signer)
+    assert findings(run(tmp_path / "export", "--json")) == [(11, 11, "gap")]
 
 
 def test_a_truncated_log_is_named(out):

@@ -9,6 +9,7 @@ from loomos.loomdb.query.alert import (
 from loomos.loomdb.query.analytics import analyze_events
 from loomos.loomdb.query.causality import walk_causes
 from loomos.loomdb.query.command import find_command
+from loomos.loomdb.query.deleted import allowing
 from loomos.loomdb.query.events import cursor_of, get_event, list_events, place_of
 from loomos.loomdb.query.keys import (
     dead_keys,
@@ -30,6 +31,7 @@ from loomos.loomdb.query.subscription import (
 )
 
 __all__ = [
+    "allowing",
     "analyze_events",
     "cursor_of",
     "dead_keys",

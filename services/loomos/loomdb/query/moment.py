@@ -1,18 +1,27 @@
 """When an event was decided: what services that look back to it must know."""
 
+from typing import Any, LiteralString, cast
+
 import psycopg
 
 from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
-from loomos.loomdb.query.events import select
 
 __all__ = ["get_moment"]
 
-AT_OR_BEFORE = """(topic, partition, incarnation, record_offset) = (
-    SELECT topic, partition, incarnation, record_offset FROM audit_events
-    WHERE topic = %(topic)s AND partition = %(partition)s AND incarnation = %(incarnation)s
-        AND record_offset <= %(offset)s ORDER BY record_offset DESC LIMIT 1)"""
+# What a policy deleted happened all the same, and a moment may be named by it.
+NAMED = " UNION ALL ".join(
+    f"SELECT event_id, at_us, organisation_id, project_id FROM {table} WHERE event_id = %(id)s"  # noqa: S608
+    for table in ("audit_events", "deleted_events")
+)
+AT_OR_BEFORE = " UNION ALL ".join(
+    "(SELECT event_id, at_us, organisation_id, project_id, record_offset "  # noqa: S608
+    f"FROM {table} WHERE topic = %(topic)s AND partition = %(partition)s "
+    "AND incarnation = %(incarnation)s AND record_offset <= %(offset)s "
+    "ORDER BY record_offset DESC LIMIT 1)"
+    for table in ("audit_events", "deleted_events")
+)
 
 
 async def get_moment(
@@ -20,7 +29,7 @@ async def get_moment(
 ) -> pb.Moment:
     """An event's time and owner; who may know of it is judged by the service that asked."""
     if request.event_id:
-        rows = await select(db, "event_id = %(id)s", {"id": request.event_id}, 1)
+        cursor = await db.execute(cast(LiteralString, NAMED), {"id": request.event_id})
     else:
         place = request.position
         parameters = {
@@ -29,7 +38,9 @@ async def get_moment(
             "incarnation": place.incarnation,
             "offset": place.offset,
         }
-        rows = await select(db, AT_OR_BEFORE, parameters, 1)
+        text = f"{AT_OR_BEFORE} ORDER BY record_offset DESC LIMIT 1"
+        cursor = await db.execute(cast(LiteralString, text), parameters)
+    rows: list[Any] = await cursor.fetchall()
     if not rows:
         raise Rejected(Code.NOT_FOUND, "the audit index holds no such event", "event_id")
     return pb.Moment(

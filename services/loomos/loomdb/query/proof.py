@@ -44,9 +44,11 @@ async def offsets_of(
 ) -> set[int]:
     """The offsets in a range whose events the caller may see."""
     where, parameters = visible(organisation, caller, "ExportRecords")
-    text = "SELECT record_offset FROM audit_events WHERE topic = %(topic)s AND partition ="
-    text += " %(partition)s AND record_offset >= %(first)s AND record_offset < %(end)s"
-    text += f" AND {where}"
+    text = " UNION ALL ".join(
+        f"SELECT record_offset FROM {table} WHERE topic = %(topic)s AND partition = %(partition)s "  # noqa: S608
+        f"AND record_offset >= %(first)s AND record_offset < %(end)s AND {where}"
+        for table in ("audit_events", "deleted_events")
+    )
     given = {"topic": topic, "partition": partition, "first": span[0], "end": span[1]}
     found = await db.execute(cast(LiteralString, text), parameters | given)
     return {row["record_offset"] for row in cast("list[dict[str, Any]]", await found.fetchall())}

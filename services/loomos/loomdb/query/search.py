@@ -6,7 +6,8 @@
 2. What fits is decided by `filter.predicate`, as for subscriptions; SQL only finds what may fit.
 3. A cursor is the place of a row in the order, so events that arrive meanwhile neither repeat nor
    shift what was told. It holds for the order that gave it.
-4. The index keeps the rows of archived events: hot and cold are one answer.
+4. The index keeps the rows of archived events: hot and cold are one answer. What a policy deleted
+   is never shown; the first page says how many events of these types, owners and times are gone.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,17 @@ from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.filter import predicate, whole_of
+from loomos.loomdb.query import deleted
 from loomos.loomdb.query.search_order import ORDERS, PLACE, Order, behind
-from loomos.loomdb.query.search_page import NARROW, Asked, by_spans, follow, page_of, part_of
+from loomos.loomdb.query.search_page import (
+    NARROW,
+    Asked,
+    all_of,
+    by_spans,
+    follow,
+    page_of,
+    part_of,
+)
 from loomos.loomdb.query.search_sql import Clause, Values, parts
 
 __all__ = ["asked_of", "bounded", "search_events"]
@@ -40,6 +50,18 @@ async def search_events(
 ) -> pb.EventSearchPage:
     """A page of the events that fit."""
     asked = asked_of(request, caller, "SearchEvents")
+    gone = 0
+    if not request.cursor:
+        types = typed(request.types, asked.values)
+        known = all_of([*asked.scope, *([types] if types else [])])
+        gone = await deleted.count_of(known, asked.values.given, db)
+    page = await page_found(request, asked, db)
+    page.deleted_by_policy = gone
+    return page
+
+
+async def page_found(request: pb.SearchEventsRequest, asked: Asked, db: Db) -> pb.EventSearchPage:
+    """The page itself."""
     order = Order(ORDERS[request.order], request.descending)
     if request.cursor:
         asked.scope.append(behind(request.cursor, order, asked.values))
