@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done
+from loomos.client.profile import Refused
 
 __all__ = ["app"]
 
@@ -35,7 +35,9 @@ Period = Annotated[
 Form = Annotated[Format, typer.Option("--format", help="How it is written")]
 Out = Annotated[Path, typer.Option("--out", help="The file to write")]
 Cut = Annotated[str, typer.Option(help="Make it again as of an earlier report's cut")]
-Organisation = Annotated[str, typer.Option(help="Whose; `platform` reports on all of them")]
+Organisation = Annotated[
+    str, typer.Option("--org", "--organisation", help="Whose; `platform` reports on all of them")
+]
 
 
 @app.command()
@@ -97,11 +99,15 @@ def subject(
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
-    """Every event that concerns a person (GDPR, article 15).
+    """Every event that concerns a person (GDPR, article 15); more than 1,000 in files of their own.
 
     Example: loomos report subject usr-acme-… --out subject.pdf --format pdf
     """
-    made("subject", {"subject_id": subject_id}, form, cut, organisation, to, as_json)
+    asked: dict[str, Any] = {"subject_id": subject_id}
+    first = made("subject", asked, form, cut, organisation, to, as_json)
+    for part in range(2, int(first.get("parts", 0)) + 1):
+        file = to.with_name(f"{to.stem}-{part}{to.suffix}")
+        made("subject", asked | {"part": part}, form, first["cut"], organisation, file, as_json)
 
 
 def made(
@@ -112,8 +118,8 @@ def made(
     organisation: str,
     to: Path,
     as_json: bool,
-) -> None:
-    """Have a report made, and write it with its manifest."""
+) -> dict[str, Any]:
+    """Have a report made, and write it with its manifest; the platform's answer."""
     with Door.open() as door:
         organisation = organisation or door.organisation_id
         if not organisation:
@@ -137,3 +143,4 @@ def made(
     if not as_json:
         for line in lines:
             done(f"  {line}", told)
+    return answer

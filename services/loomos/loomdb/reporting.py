@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.kit.errors import Failure
+from loom.log.clock import now_us
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import resource
 from loomos.loomdb.decide.report import Report, name_of, parameters_of
@@ -73,6 +74,7 @@ async def answered(command: Report, receipt: Message, caller: Caller, shell: Any
         rows=made.facts.rows,
         manifest=made.manifest,
         public_key=made.public_key,
+        parts=made.facts.parts,
     )
 
 
@@ -81,6 +83,7 @@ async def made_at(
 ) -> Made:
     """The report at a cut, once the index has reached it."""
     organisation = command.organisation_id
+    parts = 0
     async with shell.db() as db:
         await rows.settled(db, cut)
         match command:
@@ -92,9 +95,10 @@ async def made_at(
             case pb.ReportLineageRequest():
                 found = await lineage(db, organisation, cut, command.thing_id)
             case pb.ReportSubjectRequest():
-                found = await on_subject(command, cut, caller, shell, db)
+                found, parts = await on_subject(command, cut, caller, shell, db)
     question = Question(name_of(command), organisation, parameters_of(command))
     made = await asyncio.to_thread(make, question, *found, cut, trees)
+    made.facts.parts = parts if parts > 1 else 0
     if isinstance(command, pb.ReportSubjectRequest):
         # Plain values are not kept beyond the call.
         return made
@@ -106,7 +110,7 @@ async def made_at(
 
 async def on_subject(
     command: pb.ReportSubjectRequest, cut: list[Place], caller: Caller, shell: Any, db: Any
-) -> rows.Content:
+) -> tuple[rows.Content, int]:
     """The events that concern a subject, his own values plain where the caller may see them."""
     organisation, subject = command.organisation_id, command.subject_id
     reader = reader_of(caller, organisation, subject)
@@ -114,16 +118,22 @@ async def on_subject(
     async def opened(row: dict[str, Any]) -> dict[str, Any]:
         return await shell.sealing.open_dict(row["type"], row["payload"], row["event_id"], reader)
 
-    sections, summary = await rows.subject(db, organisation, cut, subject, opened)
+    (sections, summary), parts = await rows.subject(
+        db, organisation, cut, subject, opened, command.part or 1
+    )
     at = ",".join(place.text() for place in cut)
     if reader.principal and (value := await blinding(organisation, subject, at, shell)):
         summary = [*summary, ("blinding value", value)]
-    return sections, summary
+    return (sections, summary), parts
 
 
 def ended(period: str) -> Period:
     """The period; one that still runs is reported as far as the cut goes."""
-    return period_of(period)
+    found = period_of(period)
+    if found.from_us > now_us():
+        told = f"period is {period!r}, which has not begun: ask for one that has"
+        raise Rejected(Code.INVALID_ARGUMENT, told, "period")
+    return found
 
 
 def cut_of(text: str, trees: Trees) -> list[Place]:
