@@ -30,7 +30,7 @@ async def count_of(where: str, parameters: Mapping[str, Any], db: Db) -> int:
     """How many deleted events fit, COUNTED_MAX at most; `where` is made of constants."""
     text = (
         f"SELECT count(*) AS found FROM (SELECT FROM deleted_events WHERE {where} "  # noqa: S608
-        f"LIMIT {COUNTED_MAX:d}) AS some"
+        f"LIMIT {COUNTED_MAX:d}) AS counted"
     )
     cursor = await db.execute(cast(LiteralString, text), parameters)
     row: Any = await cursor.fetchone()
