@@ -44,7 +44,7 @@ MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
 NAMED = frozenset(("patternProperties", "properties"))
 ALTERNATIVES = frozenset(("allOf", "anyOf", "else", "if", "not", "oneOf", "then"))
 PAIRS = (
-    ("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"),
+    ("minLength", "maxLength"), ("minItems", "maxItems"),
     ("minProperties", "maxProperties"), ("minContains", "maxContains"),
 )  # fmt: skip
 
@@ -157,6 +157,13 @@ def satisfiable(schema: dict[str, Any], path: str) -> None:
         least, most = schema.get(low), schema.get(high)
         if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
             refuse(path, f"contradicts itself: {low} {least} is above {high} {most}")
+    between(schema, path)
+    shared = wide(types)
+    for one in parts_of(schema, "allOf"):
+        given = one.get("type", types) if isinstance(one, dict) else types
+        shared &= wide(given if isinstance(given, list) else [given])
+    if not shared:
+        refuse(path, "contradicts itself: no value is of all types that allOf asks for")
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is not None:
         if not isinstance(values, list) or not 0 < len(values) <= ENUM_MAX:
@@ -176,6 +183,38 @@ def satisfiable(schema: dict[str, Any], path: str) -> None:
         closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         if never or (closed and name not in properties):
             refuse(path, f"contradicts itself: {name!r} is required and may not be there")
+
+
+def between(schema: dict[str, Any], path: str) -> None:
+    """Refuse bounds, exclusive ones among them, that no number lies between."""
+    low = [
+        (schema[name], name) for name in ("minimum", "exclusiveMinimum") if numeric(schema, name)
+    ]
+    high = [
+        (schema[name], name) for name in ("maximum", "exclusiveMaximum") if numeric(schema, name)
+    ]
+    for least, lower in low:
+        for most, upper in high:
+            open_end = lower.startswith("ex") or upper.startswith("ex")
+            if least > most or (open_end and least == most):
+                refuse(path, f"contradicts itself: {lower} {least} is not below {upper} {most}")
+
+
+def numeric(schema: dict[str, Any], name: str) -> bool:
+    """Whether a keyword has a number."""
+    return isinstance(schema.get(name), int | float)
+
+
+def parts_of(schema: dict[str, Any], name: str) -> list[Any]:
+    """The subschemas of a keyword that has a list of them."""
+    found = schema.get(name, [])
+    return found if isinstance(found, list) else []
+
+
+def wide(types: list[Any]) -> set[Any]:
+    """Types with those that they include: a number may be an integer."""
+    found = {one for one in types if isinstance(one, str)}
+    return found | {"integer"} if "number" in found else found
 
 
 def fits(value: Any, types: list[str]) -> bool:

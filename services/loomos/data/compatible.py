@@ -40,7 +40,8 @@ def broken(reader: Any, writer: Any, readers: Any, writers: Any, path: str) -> I
     writer = {} if writer is True else writer
     can, wants = kinds(writer), kinds(reader)
     if refused := sorted(can - wants):
-        yield f"{path}: was {' or '.join(sorted(can))}, {' and '.join(refused)} is not read"
+        told = f"{' and '.join(refused)} is not read as {' or '.join(sorted(wants))}"
+        yield f"{path}: was {' or '.join(sorted(can))}, {told}"
         return
     yield from values(reader, writer, path)
     yield from limits(reader, writer, path)

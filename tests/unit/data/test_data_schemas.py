@@ -27,6 +27,38 @@ SAMPLE = {
 }
 
 
+SEEDS_START = {
+    "model_name": "healthcare_bert_v3",
+    "model_architecture": "transformer",
+    "dataset_id": "healthcare_corpus_2024",
+    "dataset_size_records": 2_500_000,
+    "dataset_size_gb": 47.3,
+    "hyperparameters": {"learning_rate": 2e-5, "batch_size": 32, "optimizer": "adamw"},
+    "hardware_config": {
+        "node_count": 4,
+        "gpu_per_node": 8,
+        "gpu_type": "A100",
+        "total_gpu_memory_gb": 320,
+        "interconnect": "nvlink",
+        "storage_type": "nvme_ssd",
+        "estimated_cost_per_hour": 45.60,
+    },
+    "compliance_metadata": {
+        "data_retention_years": 10,
+        "phi_data_present": True,
+        "consent_forms_verified": True,
+        "irb_approval_number": "IRB-2024-001",
+    },
+    "experiment_config": {
+        "experiment_id": "exp_healthcare_bert_v3_001",
+        "hypothesis": "Fine-tuning on healthcare data improves medical NER",
+        "success_criteria": "F1 score > 0.92 on held-out test set",
+        "expected_duration_hours": 16,
+        "checkpoint_frequency_minutes": 30,
+    },
+}
+
+
 def register(schema, version="1.0.0", **fields) -> pb.RegisterSchemaRequest:
     return pb.RegisterSchemaRequest(
         organisation_id="acme",
@@ -249,13 +281,47 @@ def test_a_pattern_costs_time_in_proportion_only():
 def test_the_catalogue_is_admitted_and_named_as_the_seeds_name_it():
     found = types()
     assert "model.training.start" in found
-    assert {"1.0.0", "1.2.0"} == set(found["model.training.start"])
+    assert {"1.2.0", "1.3.0"} == set(found["model.training.start"])
     for name, versions in found.items():
         for version, schema in versions.items():
             after = organisation()
             command = register(json.loads(schema.text), version)
             command.event_type = f"copy.of.{name}"
             assert after.when(command).one(pb.SchemaRegistered).digest == schema.digest
+
+
+def test_the_catalogue_keeps_the_rule_that_it_sets():
+    for versions in types().values():
+        schemas = [json.loads(schema.text) for schema in versions.values()]
+        for at, reader in enumerate(schemas):
+            assert not [told for writer in schemas[:at] for told in unreadable(reader, writer)]
+
+
+def test_the_seeds_own_example_is_taken_as_it_stands():
+    event = pb.NewEvent(type="model.training.start", payload_json=json.dumps(SEEDS_START))
+    command = pb.AppendEventRequest(organisation_id="acme", event=event)
+    assert organisation().when(command).one(pb.EventAppended).schema_version == "1.3.0"
+    command.event.schema_version = "1.2.0"
+    organisation().when(command).refused(Code.INVALID_ARGUMENT, "event.payload")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 5},
+        {"type": "number", "minimum": 5, "exclusiveMaximum": 5},
+        {"type": "number", "exclusiveMinimum": 7, "maximum": 5},
+        {"type": "string", "allOf": [{"type": "integer"}]},
+        {"allOf": [{"type": "string"}, {"type": ["integer", "null"]}]},
+        {"allOf": [{"type": [{}]}]},
+    ],
+)
+def test_bounds_and_types_that_leave_nothing_are_refused(schema):
+    refused = organisation().when(register(changed(id=schema)))
+    refused.refused(Code.INVALID_ARGUMENT, "schema.properties.id")
+    number = {"type": "number", "minimum": 5, "maximum": 5, "exclusiveMinimum": 4}
+    either = {"type": "number", "allOf": [{"type": ["number", "null"]}, {"type": "integer"}]}
+    organisation().when(register(changed(id=number, weight=either))).accepted()
 
 
 def test_a_struct_and_a_text_make_the_same_canonical_bytes():
