@@ -25,6 +25,7 @@ __all__ = ["bits_flipped"]
 TREE = f"{TOPIC}-0"
 KINDS = ("segment", "leaf", "hash", "checkpoint")
 SIGNED_MIN = 20
+COPIES = 20
 FRAME = struct.Struct(">qiiBiHi")
 """Of a batch: base offset, length behind this field, leader's epoch, magic, CRC, attributes, how
 far the last offset lies behind the base."""
@@ -52,9 +53,8 @@ async def bits_flipped(made: World, load: Load, chance: random.Random) -> str:
     told: list[str] = []
     for kind in ("", *KINDS):
         copy = home / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
+        copied(home / "trees" / TREE, copy / "trees" / TREE)
         # The trees first: what is signed is in the log already.
-        shutil.copytree(home / "trees" / TREE, copy / "trees" / TREE)
         shutil.copytree(made.stores.broker.folder / "data" / TREE, copy / "log" / TREE)
         (sealed,) = open_trees(copy / "trees", key)
         flip = chosen(kind, sealed, copy / "log" / TREE, chance) if kind else None
@@ -71,6 +71,22 @@ async def bits_flipped(made: World, load: Load, chance: random.Random) -> str:
             told.append(f"{where}: {named[:90]}")
         shutil.rmtree(copy)
     return "; ".join(told)
+
+
+def copied(trees: Path, to: Path) -> None:
+    """Copy trees at which a notary is at work: a checkpoint first, then the tiles it speaks of."""
+    for _ in range(COPIES):
+        shutil.rmtree(to, ignore_errors=True)
+        notes = {one.relative_to(trees): one.read_bytes() for one in trees.glob("*/checkpoint")}
+        try:
+            shutil.copytree(trees, to)
+        except (shutil.Error, FileNotFoundError):
+            # A file was put in place, or taken away, meanwhile.
+            continue
+        for name, content in notes.items():
+            (to / name).write_bytes(content)
+        return
+    raise AssertionError(f"{trees} does not stand still for a copy")
 
 
 def signed(trees: Path, key: Verifier) -> int:

@@ -13,30 +13,54 @@ from loomos.cli.chaos.world import RECOVER_SECONDS, TOPIC, World, store_of
 from loomos.cli.soak.load import Load
 from loomos.cli.soak.process import Process
 
-__all__ = ["database_older", "disk_full", "log_older", "rebuilt_under_load"]
+__all__ = ["database_disk_full", "database_older", "disk_full", "log_older", "rebuilt_under_load"]
 
 ANSWERS = 15
 FULL_SECONDS = 6.0
+POLL_SECONDS = 0.3
+NO_ROOM = b"No space left on device"
 
 
 async def disk_full(made: World, load: Load, chance: random.Random) -> str:
     """Kafka's disk has no room: nothing is acknowledged until there is room again."""
-    assert made.disk is not None
+    disk = made.disks["kafka"]
     process = made.stores.broker.process
     assert process is not None
     async with made.unhealed():
-        made.disk.fill()
+        disk.fill()
         try:
             await asyncio.sleep(FULL_SECONDS)
             ended = process.poll() is not None
         finally:
-            made.disk.clear()
+            disk.clear()
         if not ended:
             # A broker whose only disk failed serves no more, whether or not it has ended.
             process.kill()
             process.wait()
     await load.go_on(ANSWERS, RECOVER_SECONDS)
     return f"full for {FULL_SECONDS:.0f} s; the broker {'ended' if ended else 'refused'}"
+
+
+async def database_disk_full(made: World, load: Load, chance: random.Random) -> str:
+    """Postgres's disk has no room: its tables wait, whether or not it ends, and then catch up."""
+    disk, process = made.disks["postgres"], made.stores.database.process
+    assert process is not None
+    async with made.unhealed():
+        log, before = made.stores.database.log, load.answered
+        known = log.stat().st_size
+        disk.fill()
+        try:
+            async with asyncio.timeout(RECOVER_SECONDS):
+                while NO_ROOM not in log.read_bytes()[known:]:
+                    await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(FULL_SECONDS)
+            ended = process.poll() is not None
+        finally:
+            disk.clear()
+    during = load.answered - before
+    await load.go_on(ANSWERS, RECOVER_SECONDS)
+    how = "ended" if ended else "refused to write"
+    return f"the server {how}; {during} commands were answered meanwhile"
 
 
 async def database_older(made: World, load: Load, chance: random.Random) -> str:

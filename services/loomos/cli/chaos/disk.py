@@ -1,16 +1,17 @@
-"""A small disk for Kafka's data, to be filled: an ext4 image on a loop device.
+"""Small disks for what Kafka and Postgres store, to be filled: ext4 images on loop devices.
 
-It is there for root with loop devices only; elsewhere the fault is listed as not run.
+They are there for root with loop devices only; elsewhere the faults are listed as not run.
 """
 
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["Disk", "mounted"]
 
-SIZE_BYTES = 640 * 2**20
+SIZE_BYTES = 2 * 2**30
 LEFT_BYTES = 64 * 1024
 STEP_BYTES = 2**20
 
@@ -43,13 +44,26 @@ class Disk:
         self.image.unlink(missing_ok=True)
 
 
-def mounted(image: Path, at: Path) -> tuple[Disk | None, str]:
-    """A disk at this folder; or none, and why."""
+def mounted(places: Mapping[Path, Path]) -> tuple[list[Disk], str]:
+    """A disk for each image at its folder, in their order; or none of them, and why."""
     if os.geteuid() != 0:
-        return None, "a loop mount needs root"
+        return [], "a loop mount needs root"
     for program in ("mkfs.ext4", "mount", "umount"):
         if shutil.which(program) is None:
-            return None, f"{program} is not installed"
+            return [], f"{program} is not installed"
+    made: list[Disk] = []
+    for image, at in places.items():
+        why = mount(image, at)
+        if why:
+            for one in made:
+                one.unmount()
+            return [], why
+        made.append(Disk(image, at))
+    return made, ""
+
+
+def mount(image: Path, at: Path) -> str:
+    """Make a file system in a file and mount it; why not, or ""."""
     at.mkdir(mode=0o700, parents=True, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(SIZE_BYTES)
@@ -60,6 +74,6 @@ def mounted(image: Path, at: Path) -> tuple[Disk | None, str]:
         if result.returncode:
             image.unlink(missing_ok=True)
             said = result.stderr.strip().splitlines() or ["it said nothing"]
-            return None, f"{command[0]}: {said[-1][:200]}"
+            return f"{command[0]}: {said[-1][:200]}"
     shutil.rmtree(at / "lost+found", ignore_errors=True)
-    return Disk(image, at), ""
+    return ""

@@ -15,7 +15,15 @@ from loomos.cli.chaos.world import World, world
 from loomos.cli.soak.load import Load
 from loomos.cli.soak.world import Broken
 
-__all__ = ["FAULTS", "NOT_HERE", "described", "one_round", "run_rounds", "unknown_faults"]
+__all__ = [
+    "FAULTS",
+    "NOT_HERE",
+    "ON_DISKS",
+    "described",
+    "one_round",
+    "run_rounds",
+    "unknown_faults",
+]
 
 Fault = Callable[[World, Load, random.Random], Awaitable[str]]
 
@@ -36,6 +44,7 @@ FAULTS: dict[str, Fault] = {
     "line slow": lines.line_slow,
     "bits flipped": bits.bits_flipped,
     "disk full": damage.disk_full,
+    "database disk full": damage.database_disk_full,
     "database older": damage.database_older,
     "log older": damage.log_older,
     "rebuilt under load": damage.rebuilt_under_load,
@@ -44,6 +53,9 @@ FAULTS: dict[str, Fault] = {
     "hostile events": hostile.hostile_events,
     "many writers": hostile.many_writers,
 }
+
+ON_DISKS = ("disk full", "database disk full")
+"""What needs disks of our own."""
 
 NOT_HERE = {
     "unsynced writes lost": "needs a file system that forgets them (LazyFS)",
@@ -134,8 +146,8 @@ def where(error: BaseException) -> str:
 def possible(made: World, story: Story, only: Sequence[str]) -> list[str]:
     """The classes that can be had here; the others are told."""
     names = list(only or FAULTS)
-    if made.disk is None and "disk full" in names:
-        names.remove("disk full")
+    if not made.disks:
+        names = [name for name in names if name not in ON_DISKS]
     if (why := processes.why_no_clock()) and "clock jumps" in names:
         names.remove("clock jumps")
         story.tell("not run", name="clock jumps", why=why)

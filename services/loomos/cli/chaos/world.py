@@ -9,7 +9,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -51,14 +51,14 @@ class World:
         self,
         stores: Stores,
         broker: LinedBroker,
-        disk: Disk | None,
+        disks: Mapping[str, Disk],
         seed: int,
         say: Callable[[str], None],
     ) -> None:
         self.stores = stores
         self.say = say
         self.seed = seed
-        self.disk = disk
+        self.disks = disks
         self.kafka_line = Line(broker.ports.services, seed)
         self.postgres_line = Line(stores.database.port, seed)
         broker.line = self.kafka_line
@@ -173,9 +173,9 @@ class World:
         self.stores.stop()
         for line in (self.kafka_line, self.postgres_line):
             line.close()
-        if self.disk is not None:
-            self.disk.clear()
-            self.disk.unmount()
+        for disk in self.disks.values():
+            disk.clear()
+            disk.unmount()
 
 
 @contextlib.asynccontextmanager
@@ -186,10 +186,11 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
     known = stores.broker
     broker = LinedBroker(known.folder, home.logs, known.ports, stores.authority)
     stores.broker = broker
-    disk, why = mounted(folder / "kafka.img", broker.folder / "data")
-    if disk is None:
-        say(f"not run: disk full: {why}")
-    made = World(stores, broker, disk, seed, say)
+    places = {"kafka": broker.folder / "data", "postgres": stores.database.folder}
+    disks, why = mounted({folder / f"{name}.img": at for name, at in places.items()})
+    if why:
+        say(f"not run: disks full: {why}")
+    made = World(stores, broker, dict(zip(places, disks, strict=bool(disks))), seed, say)
     try:
         stores.launch(say)
         await asyncio.to_thread(stores.wait)
