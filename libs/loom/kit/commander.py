@@ -27,6 +27,7 @@ from loom.kit.contract import Service
 from loom.kit.desk import Decided, Desk
 from loom.kit.entries import Entry, unknown_outcome
 from loom.kit.errors import Failure
+from loom.kit.loops import kept
 from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot
 from loom.kit.ticker import Ticker
@@ -129,10 +130,10 @@ class Commander:
                 desk.plan(shard)
             self.serving.set()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(writer.confirm())
-                tasks.create_task(self._decide_forever(desk))
+                tasks.create_task(kept(writer.confirm()))
+                tasks.create_task(kept(self._decide_forever(desk)))
                 for inputs in desk.folder.inputs.values():
-                    tasks.create_task(self._listen(inputs))
+                    tasks.create_task(kept(self._listen(inputs)))
         finally:
             self.serving.clear()
             self._drop()

@@ -13,6 +13,7 @@ import psycopg
 
 from loom.decider import Position
 from loom.kit.commander import Commander
+from loom.kit.loops import kept
 from loom.kit.projector import Projector
 from loom.kit.reactor import Reactor
 from loom.log.topics import partition_of
@@ -96,18 +97,18 @@ class Ownership:
         self.commanders[partition] = commander
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(commander.run())
+                tasks.create_task(kept(commander.run()))
                 for topic in (service.topic, *service.follows):
                     projector = Projector(
                         shell.store, shell.settings, topic, partition, service.project
                     )
                     self.projectors[topic, partition] = projector
-                    tasks.create_task(projector.run())
+                    tasks.create_task(kept(projector.run()))
                 if service.react is not None or service.effect is not None:
                     reactor = Reactor(
                         service, shell.store, shell.settings, partition, shell.tell_because, shell
                     )
-                    tasks.create_task(reactor.run())
+                    tasks.create_task(kept(reactor.run()))
         finally:
             del self.commanders[partition]
 

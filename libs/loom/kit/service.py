@@ -32,6 +32,7 @@ from loom.kit.descriptors import described
 from loom.kit.elder import answered_long_ago, is_elder
 from loom.kit.entries import Entry, stale_view, unknown_outcome
 from loom.kit.errors import WRONG_OWNER, Failure
+from loom.kit.loops import kept
 from loom.kit.ownership import Ownership
 from loom.kit.reactor import derived_id
 from loom.kit.routes import Route, route_of, routes_of, shard_in
@@ -323,13 +324,13 @@ async def run(service: Service, settings: Settings) -> None:
         await stack.enter_async_context(observe.MetricsDoor(settings))
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(shell.ownership.own(partition))
+                tasks.create_task(kept(shell.ownership.own(partition)))
                 for partition in range(settings.partitions)
             ]
-            loops.append(tasks.create_task(shell.authorizer.run()))
-            loops.append(tasks.create_task(shell.travels.tidy()))
+            loops.append(tasks.create_task(kept(shell.authorizer.run())))
+            loops.append(tasks.create_task(kept(shell.travels.tidy())))
             if service.background is not None:
-                loops.append(tasks.create_task(service.background(shell)))
+                loops.append(tasks.create_task(kept(service.background(shell))))
             await shell.ownership.serving()
             await served.ready()
             shell.log.info("serving", address=served.address)

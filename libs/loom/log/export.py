@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from .cold import NotArchived, cold_of
 from .depot import DepotAway
+from .endings import end_consumer
 from .judge import Headers
 from .parquet import DamagedArchive
 from .reader import LogAway
@@ -98,7 +99,7 @@ async def read_range(
     except (KafkaError, TimeoutError) as error:
         raise LogAway(f"{topic}-{partition} from offset {first}: {error!r}") from error
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
     return found, at
 
 

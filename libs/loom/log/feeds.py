@@ -12,6 +12,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from loom.log.endings import end_producer
 from loom.log.reader import LogAway
 from loom.log.topics import Bus, connection
 
@@ -58,7 +59,7 @@ class FeedWriter:
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._producer.stop()
+        await end_producer(self._producer)
 
     async def write(self, topic: str, records: Sequence[FeedRecord]) -> None:
         """Append records in their order, confirmed; raises LogAway, also where no topic is."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from loom.log.endings import end_producer
 from loom.log.topics import Bus, connection
 
 __all__ = ["TOPIC", "send_notices"]
@@ -28,4 +29,4 @@ async def send_notices(bus: Bus, rows: Sequence[Mapping[str, Any]]) -> None:
             value = json.dumps(dict(row), sort_keys=True).encode()
             await producer.send_and_wait(TOPIC, key=row["stream"].encode(), value=value)
     finally:
-        await producer.stop()
+        await end_producer(producer)

@@ -6,12 +6,12 @@
 """
 
 import asyncio
-import contextlib
 from collections import deque
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from loom.log.endings import end_producer
 from loom.log.topics import Bus, connection
 
 __all__ = ["TELEMETRY_TOPIC", "Publisher"]
@@ -20,7 +20,6 @@ TELEMETRY_TOPIC = "loomos.telemetry"
 QUEUED_MAX = 1000
 SEND_TIMEOUT_MS = 10_000
 PAUSE_SECONDS = 2.0
-STOP_SECONDS = 3.0
 
 
 class Publisher:
@@ -67,9 +66,7 @@ class Publisher:
             except (KafkaError, OSError):
                 self.dropped += 1
             finally:
-                # A producer's stop can hang on a broker that is away.
-                with contextlib.suppress(TimeoutError, KafkaError, OSError):
-                    await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+                await end_producer(producer)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _send_all(self, producer: AIOKafkaProducer) -> None:

@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from loom.decider import Position, Recorded
 from loom.log import envelope
+from loom.log.endings import end_consumer
 from loom.log.envelope import Sealed
 from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
 from loom.log.topics import Bus, connection
@@ -160,14 +161,14 @@ class Reader:
         except BaseException as error:
             # Who starts again makes a new reader: this one's connections end here.
             with contextlib.suppress(Exception):
-                await self._consumer.stop()
+                await end_consumer(self._consumer)
             if isinstance(error, KafkaError | TimeoutError):
                 raise LogAway(f"{self.topic}/{self.partition}: {error!r}") from error
             raise
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await end_consumer(self._consumer)
 
     async def end(self) -> int:
         """The offset behind the last record that the broker has now; raises LogAway."""

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from loom.log import envelope
 from loom.log.clock import now_us
+from loom.log.endings import end_producer
 from loom.log.envelope import Origin
 from loom.log.notary import Notary
 from loom.log.note import parse_checkpoint, split
@@ -51,10 +52,8 @@ class Seals:
             raise LogAway(f"{TOPIC}: {error!r}") from error
 
     async def stop(self) -> None:
-        """Disconnect; the producer's own stop can hang and is not waited for."""
-        stopping = asyncio.create_task(self._producer.stop())
-        await asyncio.wait([stopping], timeout=1)
-        stopping.cancel()
+        """Disconnect."""
+        await end_producer(self._producer)
 
     async def publish(self, tree_id: str, note: str) -> bool:
         """Append a signed note; False when the broker did not take it in time."""

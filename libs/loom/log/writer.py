@@ -28,6 +28,7 @@ from aiokafka.record import default_records
 
 from loom.log import envelope
 from loom.log.clock import now_us
+from loom.log.endings import end_producer
 from loom.log.envelope import Draft, Sealed
 from loom.log.judge import ZERO_DIGEST, Base, Kind, Stamp
 from loom.log.reader import Judged, Reader
@@ -222,12 +223,10 @@ class Writer:
                 appended.settle(self._failure)
 
     async def close(self) -> None:
-        """Drop the claim; the producer's own stop can hang and is not waited for."""
+        """Drop the claim, and what was not sent of it."""
         self.fail(Doubt("the writer was closed"))
         if self._producer is not None:
-            stopping = asyncio.create_task(self._producer.stop())
-            await asyncio.wait([stopping], timeout=1)
-            stopping.cancel()
+            await end_producer(self._producer)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.reader.stop(), 5)
 

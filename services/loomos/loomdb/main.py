@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from loom.kit.contract import Service
+from loom.kit.loops import kept
 from loom.log.topics import DECIDING
 from loom.v1 import loomdb_pb2
 from loomos.loomdb import door, query, stream
@@ -25,13 +26,13 @@ __all__ = ["SERVICE"]
 async def beside(shell: Any) -> None:
     """What runs beside the kit's loops."""
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(notarise(shell))
-        tasks.create_task(archive(shell))
-        tasks.create_task(rotate_old(shell))
-        tasks.create_task(stream.tail_of(shell).run())
-        tasks.create_task(keep_feeds(shell))
-        tasks.create_task(stream.watch_alerts(shell))
-        tasks.create_task(notify(shell, stream.tail_of(shell)))
+        tasks.create_task(kept(notarise(shell)))
+        tasks.create_task(kept(archive(shell)))
+        tasks.create_task(kept(rotate_old(shell)))
+        tasks.create_task(kept(stream.tail_of(shell).run()))
+        tasks.create_task(kept(keep_feeds(shell)))
+        tasks.create_task(kept(stream.watch_alerts(shell)))
+        tasks.create_task(kept(notify(shell, stream.tail_of(shell))))
 
 
 SERVICE = Service(

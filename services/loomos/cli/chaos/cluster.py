@@ -156,11 +156,14 @@ class Cluster:
                     await admin.start()
                     (told,) = await admin.describe_topics([TOPIC])
                     (found,) = told["partitions"]
-                    return found["leader"], sorted(found["isr"])
+                    # Minus one while nobody leads.
+                    if found["leader"] > 0:
+                        return found["leader"], sorted(found["isr"])
                 except (KafkaError, OSError, ValueError, KeyError):
-                    await asyncio.sleep(POLL_SECONDS)
+                    pass
                 finally:
                     await admin.close()
+                await asyncio.sleep(POLL_SECONDS)
 
     async def leader(self) -> Member:
         """Who leads the partition."""
@@ -221,9 +224,10 @@ async def cluster(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncI
         for one in made.members:
             one.launch(say)
         made.stores.launch(say)
+        # In threads: who is told to end meanwhile must hear it.
         for one in made.members:
-            one.wait(START_SECONDS)
-        made.stores.wait()
+            await asyncio.to_thread(one.wait, START_SECONDS)
+        await asyncio.to_thread(made.stores.wait)
         await asyncio.to_thread(made.stores.provision, ALL)
         made.enter()
         token = mint(made.home)
@@ -235,7 +239,7 @@ async def cluster(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncI
                 yield made
             finally:
                 healing.cancel()
-        await made.people.close()
+                await made.people.close()
     finally:
         made.stop()
 
