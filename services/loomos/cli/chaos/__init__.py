@@ -50,9 +50,15 @@ def chaos_log(
 
 
 @app.command("cluster")
-def chaos_cluster(seed: Seed = 0, minutes: Minutes = 3, as_json: Json = False) -> None:
-    """Three brokers under an appender. Example: loomos chaos cluster --minutes 3"""
-    begin(Story(as_json), seed, minutes, "cluster", [])
+def chaos_cluster(
+    seed: Seed = 0, minutes: Minutes = 3, only: Only = None, as_json: Json = False
+) -> None:
+    """Three brokers under appenders. Example: loomos chaos cluster --only "all killed\""""
+    from loomos.cli.chaos.cluster_faults import FAULTS
+
+    if unknown := [name for name in only or [] if name not in FAULTS]:
+        raise typer.BadParameter(f"no fault is called {unknown[0]!r}: one of {', '.join(FAULTS)}")
+    begin(Story(as_json), seed, minutes, "cluster", only or [])
 
 
 @app.command("faults")
@@ -125,7 +131,7 @@ def chosen(
     if kind == "cluster":
         from loomos.cli.chaos.cluster_rounds import run_cluster
 
-        return run_cluster(folder, seed, seconds, story)
+        return run_cluster(folder, seed, seconds, story, only)
     from loomos.cli.chaos.rounds import run_rounds
 
     return run_rounds(folder, seed, seconds, story, only)

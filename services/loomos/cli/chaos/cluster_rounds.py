@@ -14,7 +14,7 @@ __all__ = ["run_cluster"]
 
 
 async def run_cluster(
-    folder: Path, seed: int, seconds: float, story: Story, only: Sequence[str] = ()
+    folder: Path, seed: int, seconds: float, story: Story, only: Sequence[str]
 ) -> None:
     """Each fault once, then in the seed's order until time is up; raises Broken."""
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
