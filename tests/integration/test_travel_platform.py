@@ -11,7 +11,7 @@ import pytest
 
 from loom.v1 import scheduler_pb2
 from loomos.cli.door import Door
-from loomos.cli.profile import Refused
+from loomos.client.profile import Refused
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 SERVICES = "security,scheduler,loomdb,gateway"

@@ -7,9 +7,9 @@ import typer
 
 from loomos.cli.amounts import time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.session import asked_password
 from loomos.cli.show import Json, done, number, print_json, short, table
+from loomos.client.profile import Refused
 
 __all__ = ["Org", "add_to", "classification_of", "pages", "user_id_of"]
 

@@ -24,8 +24,8 @@ from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
 from loomos.cli import sql
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import UNSEEN, err
+from loomos.client.profile import Refused
 
 if TYPE_CHECKING:
     from loom.log.deletions import Deletions

@@ -8,8 +8,8 @@ from rich.tree import Tree
 
 from loomos.cli.amounts import time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, number, out, print_json, printable
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 

@@ -10,8 +10,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from loom.log.catalogue import events, name_of, version_of
 from loom.log.topics import DECIDING
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, fields, print_json, table
+from loomos.client.profile import Refused
 from loomos.embedded.services import found, module
 
 __all__ = ["app"]

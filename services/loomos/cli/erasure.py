@@ -12,8 +12,8 @@ import typer
 from loomos.cli.admin import Org, pages
 from loomos.cli.amounts import time_text
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done, err, fields, number, print_json, short, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 

@@ -17,8 +17,8 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from loomos.cli.amounts import time_text
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, fields, number, out, print_json
+from loomos.client.profile import Refused
 
 __all__ = ["Organisation", "add_to", "content", "path_of"]
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from loomos.cli.amounts import bytes_text, milli_text, time_text
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, number, out, print_json, printable, short
+from loomos.client.profile import Refused
 
 __all__ = ["ENDED", "follow", "follow_to_end", "job_log", "top"]
 

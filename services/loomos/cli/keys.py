@@ -9,9 +9,9 @@ from loom.kit.config import Settings
 from loomos.cli.admin import Org, pages, user_id_of
 from loomos.cli.amounts import seconds_of, time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Profile
 from loomos.cli.session import made_key
 from loomos.cli.show import Json, done, err, number, out, print_json, table
+from loomos.client.profile import Profile
 
 __all__ = ["key"]
 

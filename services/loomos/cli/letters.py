@@ -12,9 +12,9 @@ from loom.kit.config import Settings
 from loom.kit.projector import Projector
 from loom.log.topics import DECIDING
 from loom.store import Store
-from loomos.cli.profile import Refused
 from loomos.cli.replay import known
 from loomos.cli.show import Json, err, print_json, table
+from loomos.client.profile import Refused
 from loomos.embedded.services import found
 
 __all__ = ["add_to"]

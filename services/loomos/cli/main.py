@@ -1,5 +1,6 @@
 """Composes the `loomos` command from its parts; holds no command itself."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -38,8 +39,8 @@ from loomos.cli import (
     witness,
 )
 from loomos.cli.demo import story
-from loomos.cli.profile import Refused
 from loomos.cli.show import err
+from loomos.client.profile import Refused
 
 __all__ = ["app", "main"]
 
@@ -98,6 +99,9 @@ def choose(
 
 def main() -> None:
     """Run the command line; what goes wrong is one line."""
+    progress = logging.getLogger("loomos.client")
+    progress.addHandler(logging.StreamHandler())
+    progress.setLevel(logging.INFO)
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except Refused as refused:

@@ -8,8 +8,8 @@ import typer
 
 from loomos.cli.amounts import bytes_text, time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done, fields, number, print_json, short, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 

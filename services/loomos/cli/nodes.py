@@ -16,10 +16,10 @@ import typer
 from loom.kit.authority import write_secret
 from loom.kit.config import Settings
 from loomos.cli.amounts import bytes_of, bytes_text, milli_of, milli_text, pairs_of, seconds_of
-from loomos.cli.door import AsOf, Door, place, segment
-from loomos.cli.profile import Refused
+from loomos.cli.door import AsOf, Door, located, segment
 from loomos.cli.session import new_secret
 from loomos.cli.show import Json, done, err, number, out, print_json, short, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 
@@ -152,7 +152,7 @@ def node_join(
     settings = Settings.load("node-agent")
     named = {"LOOMOS_GATEWAY": gateway, "LOOMOS_CA": str(ca or "")}
     environ = dict(os.environ) | {key: value for key, value in named.items() if value}
-    address, trusted = place(settings.home, environ)
+    address, trusted = located(settings.home, environ)
     folder = folder_of(settings, name, folder)
     try:
         node_id = asyncio.run(join(address, trusted, token, name, folder / "credentials"))

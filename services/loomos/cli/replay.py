@@ -14,8 +14,8 @@ from loom.decider import Position
 from loom.kit.config import Settings
 from loom.kit.contract import Service
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, out, print_json, short, table
+from loomos.client.profile import Refused
 
 if TYPE_CHECKING:
     # Slow to import: the functions that need them do so, for `loomos` starts with this module.

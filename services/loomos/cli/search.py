@@ -10,8 +10,8 @@ import typer
 
 from loomos.cli.amounts import time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, number, print_json, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to", "micros_of"]
 

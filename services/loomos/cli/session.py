@@ -17,8 +17,8 @@ import typer
 
 from loom.kit.config import Settings
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Profile
 from loomos.cli.show import Json, done, fields, print_json, short
+from loomos.client.profile import Profile
 
 __all__ = ["add_to", "made_key", "new_secret"]
 

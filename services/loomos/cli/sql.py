@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, err, print_json, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 

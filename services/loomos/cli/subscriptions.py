@@ -1,7 +1,6 @@
 """`loomos events subscribe` and `loomos subscriptions`: events as they come, and who takes them."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,12 +8,10 @@ import typer
 
 from loomos.cli.amounts import time_text
 from loomos.cli.door import Door, segment
-from loomos.cli.profile import Refused
 from loomos.cli.show import Json, done, err, fields, number, out, print_json, table
+from loomos.client.profile import Refused
 
 __all__ = ["add_to", "app"]
-
-AGAIN_AFTER_S = (0.2, 1.0, 5.0)
 
 app = typer.Typer(
     help="Subscriptions that remember how far their consumers are.", no_args_is_help=True
@@ -66,25 +63,12 @@ def subscribe(
         asked["until_live"] = "true"
     if upcast:
         asked["upcast"] = "true"
-    breaks = 0
     with Door.open() as door:
-        path = path_of(door, organisation, "event-stream")
-        while True:
-            try:
-                for flow in door.lines(path, asked):
-                    breaks = 0
-                    for event in flow.get("events", []):
-                        show_event(event, as_json)
-                    if flow.get("cursor"):
-                        asked = {k: v for k, v in asked.items() if k not in STARTS}
-                        asked["cursor"] = flow["cursor"]
-                    if until_live and flow.get("live"):
-                        return
-            except Refused as refused:
-                if refused.code != "UNAVAILABLE" or breaks == len(AGAIN_AFTER_S):
-                    raise
-                time.sleep(AGAIN_AFTER_S[breaks])
-                breaks += 1
+        for flow in door.stream(path_of(door, organisation, "event-stream"), asked):
+            for event in flow.get("events", []):
+                show_event(event, as_json)
+            if until_live and flow.get("live"):
+                return
 
 
 @app.command("create")
@@ -177,28 +161,24 @@ def consume(
 
     Example: loomos subscriptions consume billing --json
     """
-    shown, breaks = 0, 0
+    shown = 0
+    asked: dict[str, Any] = {"upcast": str(upcast).lower()}
+    if count:
+        # What is taken and not settled counts as delivered in vain.
+        asked["batch_size"] = asked["unsettled_max"] = min(count, 100)
     with Door.open() as door:
         path = own_path(door, name, organisation)
-        while True:
-            try:
-                for flow in door.lines(f"{path}/deliveries", {"upcast": str(upcast).lower()}):
-                    breaks = 0
-                    given = flow.get("deliveries", [])
-                    given = given[: count - shown] if count else given
-                    for delivery in given:
-                        show_event(delivery["event"], as_json)
-                    if given:
-                        ids = [delivery["delivery_id"] for delivery in given]
-                        door.call("POST", f"{path}/settle", {"done": ids})
-                        shown += len(given)
-                    if count and shown >= count:
-                        return
-            except Refused as refused:
-                if refused.code != "UNAVAILABLE" or breaks == len(AGAIN_AFTER_S):
-                    raise
-                time.sleep(AGAIN_AFTER_S[breaks])
-                breaks += 1
+        for flow in door.stream(f"{path}/deliveries", asked):
+            given = flow.get("deliveries", [])
+            given = given[: count - shown] if count else given
+            for delivery in given:
+                show_event(delivery["event"], as_json)
+            if given:
+                ids = [delivery["delivery_id"] for delivery in given]
+                door.call("POST", f"{path}/settle", {"done": ids})
+                shown += len(given)
+            if count and shown >= count:
+                return
 
 
 @app.command("dead")
@@ -247,9 +227,6 @@ def replay(
         path = own_path(door, name, organisation)
         answer = door.call("POST", f"{path}/replay", {"numbers": numbers or []})
     done("they are on their way again", answer, as_json)
-
-
-STARTS = ("start", "cursor", "from_us", "from_event_id")
 
 
 def start_of(begin: str) -> dict[str, Any]:

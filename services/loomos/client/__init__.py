@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from loomos.client.event import Appended, Batch, Event, Schema
 from loomos.client.events import append, append_many, get_batch, submit_batch
-from loomos.client.gateway import Gateway, Refused, located, organisation_of
+from loomos.client.gateway import Door
+from loomos.client.profile import Refused
 from loomos.client.query import query
 from loomos.client.schemas import deprecate_schema, get_schema, list_schemas, register_schema
 from loomos.client.subscribe import Asked, Delivery, subscribe
@@ -37,8 +38,14 @@ class Client:
 
         The organisation is the key's own where none is given.
         """
-        self.gateway = Gateway(gateway, api_key, Path(ca))
-        self.organisation = organisation or organisation_of(api_key)
+        self._use(Door(gateway, Path(ca), key=api_key), organisation)
+
+    def _use(self, door: Door, organisation: str) -> None:
+        self.door = door
+        self.organisation = organisation or door.organisation_id
+        if not self.organisation:
+            told = "this is no API key: `loomos key create` makes one"
+            raise Refused(0, "UNAUTHENTICATED", told)
 
     @classmethod
     def open(
@@ -52,8 +59,9 @@ class Client:
 
         `loomos login` saves profiles; without a name the only one is taken.
         """
-        gateway, ca, key = located(profile, environ)
-        return cls(gateway, key, ca, organisation=organisation)
+        client = cls.__new__(cls)
+        client._use(Door.open(profile, environ), organisation)
+        return client
 
     def append(
         self,
@@ -68,7 +76,7 @@ class Client:
         Example: client.append("job.completed", {"job_id": "j-7", "status": "ok"}, tags=["prod"])
         """
         event = Event(event_type, payload, **more)
-        return append(self.gateway, self.organisation, event, expected_stream_version)
+        return append(self.door, self.organisation, event, expected_stream_version)
 
     def append_many(
         self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None
@@ -80,18 +88,18 @@ class Client:
 
         Example: client.append_many([Event("job.submitted", {"job_id": "j-8"})])
         """
-        return append_many(self.gateway, self.organisation, events, expected or {})
+        return append_many(self.door, self.organisation, events, expected or {})
 
     def submit_batch(self, events: Sequence[Event], *, max_wait_ms: int = 0) -> Batch:
         """Hand over at most 1,000 events and go on; they are in the log when this returns.
 
         Example: batch = client.submit_batch(events, max_wait_ms=5000)
         """
-        return submit_batch(self.gateway, self.organisation, events, max_wait_ms)
+        return submit_batch(self.door, self.organisation, events, max_wait_ms)
 
     def get_batch(self, batch_id: str) -> Batch:
         """How far a batch is that was handed over."""
-        return get_batch(self.gateway, self.organisation, batch_id)
+        return get_batch(self.door, self.organisation, batch_id)
 
     def register_schema(
         self,
@@ -110,20 +118,20 @@ class Client:
         Example: client.register_schema("lab.sample.taken", "1.0.0", {"type": "object"})
         """
         register_schema(
-            self.gateway, self.organisation, event_type, version, schema, compatibility, upcast
+            self.door, self.organisation, event_type, version, schema, compatibility, upcast
         )
 
     def deprecate_schema(self, event_type: str, version: str, reason: str = "") -> None:
         """Take no new events by a version."""
-        deprecate_schema(self.gateway, self.organisation, event_type, version, reason)
+        deprecate_schema(self.door, self.organisation, event_type, version, reason)
 
     def get_schema(self, event_type: str, version: str = "latest") -> Schema:
         """One version of a type's schema."""
-        return get_schema(self.gateway, self.organisation, event_type, version)
+        return get_schema(self.door, self.organisation, event_type, version)
 
     def list_schemas(self, prefix: str = "") -> Iterator[Schema]:
         """The schemas that may be used, the built-in ones among them."""
-        return list_schemas(self.gateway, self.organisation, prefix)
+        return list_schemas(self.door, self.organisation, prefix)
 
     def query(self, event_type: str = "", **filters: Any) -> Iterator[dict[str, Any]]:
         """Events of the audit index, oldest first; each page that is read is itself recorded.
@@ -133,7 +141,7 @@ class Client:
 
         Example: for event in client.query("model.training."): print(event["payload"]["payload"])
         """
-        return query(self.gateway, self.organisation, event_type, filters)
+        return query(self.door, self.organisation, event_type, filters)
 
     def subscribe(
         self,
@@ -151,11 +159,11 @@ class Client:
         Example: for one in client.subscribe("job."): print(one.event["type"], one.cursor)
         """
         asked = Asked(types, where, from_beginning, cursor, until_live)
-        return subscribe(self.gateway, self.organisation, asked)
+        return subscribe(self.door, self.organisation, asked)
 
     def close(self) -> None:
         """Close the connections."""
-        self.gateway.close()
+        self.door.close()
 
     def __enter__(self) -> Self:
         return self

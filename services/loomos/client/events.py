@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from loomos.client.event import Appended, Batch, Event
-from loomos.client.gateway import Gateway, Refused
+from loomos.client.gateway import Door
+from loomos.client.profile import Refused
 
 __all__ = ["append", "append_many", "get_batch", "submit_batch"]
 
@@ -16,17 +17,17 @@ EVENT_BYTES = 700
 """What an event takes in the log beside what it says, counted generously."""
 
 
-def append(gateway: Gateway, organisation: str, event: Event, expected: int | None) -> Appended:
+def append(door: Door, organisation: str, event: Event, expected: int | None) -> Appended:
     """One event."""
     body: dict[str, Any] = {"event": event.as_json()}
     if expected is not None:
         body["expected_stream_version"] = str(expected)
-    answer = gateway.call("POST", f"/api/v1/organisations/{organisation}/events", body)
+    answer = door.call("POST", f"/api/v1/organisations/{organisation}/events", body)
     return appended(answer["events"][0])
 
 
 def append_many(
-    gateway: Gateway, organisation: str, events: Iterable[Event], expected: Mapping[str, int]
+    door: Door, organisation: str, events: Iterable[Event], expected: Mapping[str, int]
 ) -> list[Appended]:
     """Events in as few calls as they fit into."""
     calls = parts(events)
@@ -37,10 +38,9 @@ def append_many(
         calls = iter(list(calls))
     for number, part in enumerate(calls):
         if given and number:
-            raise Refused(
-                "INVALID_ARGUMENT", "events with expected versions must fit into one call"
-            )
-        answer = gateway.call("POST", path, {"events": part, "expected": given})
+            told = "events with expected versions must fit into one call"
+            raise Refused(0, "INVALID_ARGUMENT", told)
+        answer = door.call("POST", path, {"events": part, "expected": given})
         found += map(appended, answer["events"])
     return found
 
@@ -75,19 +75,17 @@ def appended(one: Mapping[str, Any]) -> Appended:
     )
 
 
-def submit_batch(
-    gateway: Gateway, organisation: str, events: Sequence[Event], max_wait_ms: int
-) -> Batch:
+def submit_batch(door: Door, organisation: str, events: Sequence[Event], max_wait_ms: int) -> Batch:
     """Hand events over."""
     body = {"events": [event.as_json() for event in events], "max_wait_ms": max_wait_ms}
     path = f"/api/v1/organisations/{organisation}/event-batches"
-    return batch_of(gateway.call("POST", path, body))
+    return batch_of(door.call("POST", path, body))
 
 
-def get_batch(gateway: Gateway, organisation: str, batch_id: str) -> Batch:
+def get_batch(door: Door, organisation: str, batch_id: str) -> Batch:
     """How far a batch is."""
     path = f"/api/v1/organisations/{organisation}/event-batches/{quote(batch_id, safe='')}"
-    return batch_of(gateway.call("GET", path))
+    return batch_of(door.call("GET", path))
 
 
 def batch_of(answer: Mapping[str, Any]) -> Batch:

@@ -1,64 +1,105 @@
-"""How the client reaches the gateway: TLS, the key, retries under the same id, refusals.
+"""The gateway's REST door as a synchronous client: the Python client's and the command line's.
 
-Who wrote reads it: positions of what was appended go along with each question.
+1. A secret comes from who opens the door, from LOOMOS_API_KEY or from a profile file of mode 0600,
+   never from a command line.
+2. The gateway is trusted by the authority that is named, never by default.
+3. Each command has an id: when the outcome is unknown, it is asked again under the same one.
+4. Who wrote reads it: the position of the last command of a service goes along with each query of
+   that service, and of LoomDB, which hears of all; in this process and, for a minute, in the
+   profile's next one.
 """
 
 import json
+import logging
+import os
 import re
 import ssl
-import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 from loom.decider import shard_of
 from loom.kit.config import Settings, supervised
+from loomos.client.profile import Profile, Refused, only
 
-__all__ = ["Gateway", "Refused", "located", "organisation_of"]
+__all__ = ["Door", "located", "segment"]
 
+TRAVELLING = "TRAVELLING"
+FOLLOWS_ALL = "loomdb"
 TIMEOUT_S = 35.0
 AGAIN_WITHIN_S = 30.0
 AGAIN_AFTER_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+STARTS = ("start", "cursor", "from_us", "from_event_id")
 KEY = re.compile(r"lk_(key-[a-z0-9-]{1,32}-[a-z2-7]{20})_[A-Za-z0-9_-]{20,128}")
+PROGRESS = logging.getLogger("loomos.client")
+"""Says how far long answers are."""
 
 
-class Refused(Exception):
-    """A call that did not succeed."""
+class Door:
+    """Calls the gateway in one identity's name, or in nobody's."""
 
-    def __init__(self, code: str, message: str, field: str = "", correlation_id: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        """gRPC status name, e.g. `ALREADY_EXISTS`."""
-        self.field = field
-        """The field to blame, e.g. `events[3].payload.epoch`."""
-        self.correlation_id = correlation_id
-
-
-class Gateway:
-    """The gateway's REST door in one identity's name."""
-
-    def __init__(self, address: str, api_key: str, ca: Path) -> None:
-        if not address.startswith("https://"):
-            raise Refused("INVALID_ARGUMENT", f"the gateway is {address!r}: want https://…")
-        try:
-            trust = ssl.create_default_context(cafile=str(ca))
-        except OSError as error:
-            told = f"{ca} is no certificate authority ({error})"
-            raise Refused("INVALID_ARGUMENT", told) from error
-        self.written: dict[str, str] = {}
-        """What this client wrote last, by topic and partition: its questions wait for it."""
-        self.http = httpx.Client(
-            base_url=address.rstrip("/"),
-            verify=trust,
+    def __init__(
+        self,
+        gateway: str,
+        ca: Path,
+        *,
+        key: str = "",
+        bearer: str = "",
+        profile: Profile | None = None,
+        as_of: str = "",
+    ) -> None:
+        """With `as_of` all that is asked through it is answered as of that moment."""
+        self.gateway = secured(gateway)
+        self.ca = ca
+        self.key = key
+        self.profile = profile
+        self.as_of = as_of
+        self.written = profile.positions() if profile else {}
+        headers = {"X-API-Key": key} if key else {}
+        if bearer:
+            headers = {"Authorization": f"Bearer {bearer}"}
+        self.client = httpx.Client(
+            base_url=self.gateway,
+            verify=trust(ca),
             timeout=TIMEOUT_S,
             trust_env=False,
-            headers={"X-API-Key": api_key},
+            headers=headers,
         )
+
+    @classmethod
+    def open(
+        cls, profile: str = "", environ: Mapping[str, str] = os.environ, as_of: str = ""
+    ) -> Self:
+        """The door with the credentials that LOOMOS_API_KEY, a profile or LOOMOS_PROFILE give."""
+        home = Settings.load("cli", environ).home
+        name = profile or environ.get("LOOMOS_PROFILE", "")
+        if not name and (key := environ.get("LOOMOS_API_KEY", "")):
+            return cls(*located(home, environ), key=key, as_of=as_of)
+        chosen = Profile.named(home, name) if name else only(home)
+        return cls(*located(home, environ), key=chosen.key(), profile=chosen, as_of=as_of)
+
+    @classmethod
+    def nobody(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The door without credentials, for enrolment and login."""
+        return cls(*located(Settings.load("cli", environ).home, environ))
+
+    def bearing(self, token: str) -> "Door":
+        """The same gateway in the name of a short token."""
+        other = Door(self.gateway, self.ca, bearer=token)
+        other.written = self.written
+        return other
+
+    @property
+    def organisation_id(self) -> str:
+        """The organisation of the API key's owner; "" for a bearer token."""
+        form = KEY.fullmatch(self.key)
+        return shard_of(form.group(1)) if form else ""
 
     def call(
         self,
@@ -66,52 +107,62 @@ class Gateway:
         path: str,
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
     ) -> dict[str, Any]:
-        """The answer's JSON; asked again under the same id while the outcome is unknown."""
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        if method == "GET":
-            seen = ",".join(f"{place}:{rest}" for place, rest in sorted(self.written.items()))
-            headers = {"X-Loomos-After": seen} if seen else {}
+        """The answer's JSON object; raises Refused."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        if method == "GET" and self.as_of:
+            # Some reads leave a record, which asking again must not leave again.
+            params = {**(params or {}), "as_of": self.as_of}
+        elif method == "GET":
+            headers = self.after(path)
         give_up = time.monotonic() + AGAIN_WITHIN_S
         pauses = iter(AGAIN_AFTER_S)
+        told = ""
         while True:
             try:
-                return self.once(method, path, body, params, headers)
+                response = self.send(method, path, body, params, headers)
+                self.note(response)
+                return content_of(response)
             except Refused as refused:
                 pause = next(pauses, AGAIN_AFTER_S[-1])
+                if refused.reason == TRAVELLING and refused.detail != told:
+                    told = refused.detail
+                    PROGRESS.info("%s", told)
+                    give_up, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_AFTER_S[0]
                 if refused.code not in OUTCOME_UNKNOWN or time.monotonic() + pause > give_up:
                     raise
                 time.sleep(pause)
 
-    def once(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        params: Mapping[str, Any] | None,
-        headers: Mapping[str, str],
-    ) -> dict[str, Any]:
-        """One attempt."""
-        try:
-            response = self.http.request(
-                method, path, json=body, params=params, headers=dict(headers)
-            )
-        except httpx.HTTPError as error:
-            raise Refused("UNAVAILABLE", f"the gateway does not answer: {error}") from error
-        if response.is_error:
-            raise refused_in(response)
-        for position in filter(None, response.headers.get("x-loomos-position", "").split(",")):
-            topic, partition, rest = position.split(":", 2)
-            self.written[f"{topic}:{partition}"] = rest
-        return response.json() if response.content else {}
+    def stream(
+        self, path: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The messages of an endless stream; after a break it goes on behind the last cursor."""
+        asked, breaks = dict(params or {}), 0
+        while True:
+            try:
+                for message in self.lines(path, asked):
+                    breaks = 0
+                    if cursor := message.get("cursor"):
+                        asked = {name: asked[name] for name in asked if name not in STARTS}
+                        asked["cursor"] = cursor
+                    yield message
+            except Refused as refused:
+                if refused.code != "UNAVAILABLE" or breaks == len(AGAIN_AFTER_S):
+                    raise
+                breaks += 1
+            time.sleep(AGAIN_AFTER_S[max(0, breaks - 1)])
 
-    def lines(self, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Each message of a streaming answer as it comes."""
-        timeout = httpx.Timeout(TIMEOUT_S, read=None)
-        headers = {"Accept": "application/x-ndjson"}
+    def lines(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Each message of a streaming answer as it comes; raises Refused."""
+        headers = {"Accept": "application/x-ndjson"} | self.after(path)
         try:
-            with self.http.stream(
-                "GET", path, params=dict(params), headers=headers, timeout=timeout
+            with self.client.stream(
+                "GET",
+                path,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(TIMEOUT_S, read=None),
             ) as response:
                 if response.is_error:
                     response.read()
@@ -119,14 +170,106 @@ class Gateway:
                 for line in filter(None, response.iter_lines()):
                     message = json.loads(line)
                     if set(message) == {"error"}:
-                        raise refused_by(message["error"])
+                        raise refused_by(message["error"], response.status_code)
                     yield message
-        except httpx.HTTPError as error:
-            raise Refused("UNAVAILABLE", f"the gateway does not answer: {error}") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise self.silent(error) from error
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        """One attempt."""
+        try:
+            response = self.client.request(
+                method, path, json=body, params=params, headers=dict(headers)
+            )
+        except (httpx.HTTPError, OSError) as error:
+            raise self.silent(error) from error
+        if response.is_error:
+            raise refused_in(response)
+        return response
+
+    def silent(self, error: Exception) -> Refused:
+        """What to say where the gateway does not answer."""
+        told = f"the gateway {self.gateway} does not answer ({error}): is the platform up?"
+        return Refused(0, "UNAVAILABLE", told)
+
+    def note(self, response: httpx.Response) -> None:
+        """Remember where a command's record stands."""
+        for position in filter(None, response.headers.get("x-loomos-position", "").split(",")):
+            topic, partition, rest = position.split(":", 2)
+            self.written[f"{topic}:{partition}"] = rest
+            if self.profile:
+                self.profile.remember(self.written)
+
+    def after(self, path: str) -> dict[str, str]:
+        """The header that makes a query wait for what this identity wrote and its service hears."""
+        if not self.written:
+            return {}
+        service = service_at(path)
+        topic = "" if service == FOLLOWS_ALL else f"loomos.{service}:"
+        seen = [f"{at}:{rest}" for at, rest in self.written.items() if at.startswith(topic)]
+        return {"X-Loomos-After": ",".join(seen)} if seen else {}
 
     def close(self) -> None:
         """Close the connections."""
-        self.http.close()
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def segment(value: str) -> str:
+    """A value as one segment of a path."""
+    return quote(value, safe="")
+
+
+def located(home: Path, environ: Mapping[str, str]) -> tuple[str, Path]:
+    """The gateway's address and the authority to trust for it."""
+    gateway, ca = environ.get("LOOMOS_GATEWAY", ""), environ.get("LOOMOS_CA", "")
+    if not gateway or not ca:
+        state = supervised(home)
+        gateway, ca = gateway or state.get("gateway", ""), ca or state.get("ca", "")
+    if not gateway or not ca:
+        told = f"no gateway runs in {home}: `loomos up`, or set LOOMOS_GATEWAY and LOOMOS_CA"
+        raise Refused(0, "UNAVAILABLE", told)
+    return secured(gateway), Path(ca)
+
+
+def secured(gateway: str) -> str:
+    """The address of a gateway that is spoken to under TLS; raises Refused."""
+    if not gateway.startswith("https://"):
+        raise Refused(0, "INVALID_ARGUMENT", f"the gateway is {gateway!r}: want https://…")
+    return gateway.rstrip("/")
+
+
+def trust(ca: Path) -> ssl.SSLContext:
+    """TLS that believes this authority and no other."""
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except OSError as error:
+        told = f"LOOMOS_CA: {ca} is no certificate authority ({error})"
+        raise Refused(0, "INVALID_ARGUMENT", told) from error
+
+
+def content_of(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; empty where it has no content."""
+    if not response.content:
+        return {}
+    try:
+        content = response.json()
+    except ValueError as error:
+        told = f"{response.url} answered {response.status_code} without JSON"
+        raise Refused(response.status_code, "UNKNOWN", told) from error
+    return content if isinstance(content, dict) else {"value": content}
 
 
 def refused_in(response: httpx.Response) -> Refused:
@@ -136,52 +279,39 @@ def refused_in(response: httpx.Response) -> Refused:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        return Refused("UNKNOWN", f"{response.url} answered {response.status_code}")
-    return refused_by(problem)
+        problem = {"detail": f"{response.url} answered {response.status_code} without a reason"}
+    return refused_by(problem, response.status_code)
 
 
-def refused_by(problem: Mapping[str, Any]) -> Refused:
+def refused_by(problem: Mapping[str, Any], status: int) -> Refused:
     """The refusal that a problem document tells."""
     return Refused(
+        int(problem.get("status", status)),
         str(problem.get("code", "UNKNOWN")),
         str(problem.get("detail", "no reason given")),
-        str(problem.get("field", "")),
+        tuple(problem.get("fields", ())),
         str(problem.get("correlation_id", "")),
+        str(problem.get("reason", "")),
     )
 
 
-def organisation_of(api_key: str) -> str:
-    """The organisation of an API key's owner; raises Refused for what is no key."""
-    form = KEY.fullmatch(api_key)
-    if form is None:
-        raise Refused("UNAUTHENTICATED", "this is no API key: `loomos key create` makes one")
-    return shard_of(form.group(1))
+def service_at(path: str) -> str:
+    """The service that answers queries at a path, as the contracts declare; "" for none."""
+    # Slow to import, and only needed by who has written something.
+    from loom.kit.descriptors import contract_of, http_rule
+    from loom.log.catalogue import contracts
 
-
-def located(profile: str, environ: Mapping[str, str]) -> tuple[str, Path, str]:
-    """Gateway, authority and key, as the environment or this machine's home says."""
-    home = Settings.load("client", environ).home
-    state = supervised(home)
-    gateway = environ.get("LOOMOS_GATEWAY") or state.get("gateway", "")
-    ca = environ.get("LOOMOS_CA") or state.get("ca", "")
-    if not gateway or not ca:
-        told = f"no gateway runs in {home}: `loomos up`, or set LOOMOS_GATEWAY and LOOMOS_CA"
-        raise Refused("UNAVAILABLE", told)
-    name = profile or environ.get("LOOMOS_PROFILE", "")
-    key = environ.get("LOOMOS_API_KEY", "")
-    return gateway, Path(ca), key if key and not name else saved(home / "profiles", name)
-
-
-def saved(folder: Path, name: str) -> str:
-    """The key of a profile, the only one where none is named."""
-    found = sorted(folder.glob("*.key")) if not name else [folder / Path(name).with_suffix(".key")]
-    if len(found) != 1:
-        names = ", ".join(one.stem for one in found) or "none"
-        told = f"say which profile ({names}), or set LOOMOS_API_KEY"
-        raise Refused("UNAUTHENTICATED", told)
-    try:
-        if stat.S_IMODE(found[0].stat().st_mode) & 0o077:
-            raise Refused("UNAUTHENTICATED", f"{found[0]} can be read by others: chmod 600")
-        return found[0].read_text().strip()
-    except OSError as error:
-        raise Refused("UNAUTHENTICATED", f"profile {name!r} cannot be read: {error}") from error
+    asked = path.strip("/").split("/")
+    found: list[tuple[int, str]] = []
+    for file in contracts():
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                rule = http_rule(method)
+                declared = rule.get.strip("/").split("/") if rule is not None and rule.get else []
+                if len(declared) == len(asked) and all(
+                    want[:1] == "{" or want == have
+                    for want, have in zip(declared, asked, strict=True)
+                ):
+                    literal = sum(want[:1] != "{" for want in declared)
+                    found.append((literal, contract_of(service).name))
+    return max(found)[1] if found else ""

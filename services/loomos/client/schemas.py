@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from loomos.client.event import Schema
-from loomos.client.gateway import Gateway
+from loomos.client.gateway import Door
 
 __all__ = ["deprecate_schema", "get_schema", "list_schemas", "register_schema"]
 
@@ -14,7 +14,7 @@ PAGE = 200
 
 
 def register_schema(
-    gateway: Gateway,
+    door: Door,
     organisation: str,
     event_type: str,
     version: str,
@@ -28,7 +28,7 @@ def register_schema(
         body["compatibility"] = "COMPATIBILITY_" + compatibility.upper().replace("-", "_")
     if upcast:
         body["upcast"] = [step_of(one) for one in upcast]
-    gateway.call("POST", versions(organisation, event_type), body)
+    door.call("POST", versions(organisation, event_type), body)
 
 
 def step_of(step: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,26 +42,26 @@ def step_of(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deprecate_schema(
-    gateway: Gateway, organisation: str, event_type: str, version: str, reason: str
+    door: Door, organisation: str, event_type: str, version: str, reason: str
 ) -> None:
     """Deprecate a version."""
     path = f"{versions(organisation, event_type)}/{quote(version, safe='')}:deprecate"
-    gateway.call("POST", path, {"reason": reason})
+    door.call("POST", path, {"reason": reason})
 
 
-def get_schema(gateway: Gateway, organisation: str, event_type: str, version: str) -> Schema:
+def get_schema(door: Door, organisation: str, event_type: str, version: str) -> Schema:
     """One version."""
     path = f"{versions(organisation, event_type)}/{quote(version, safe='')}"
-    return schema_of(gateway.call("GET", path))
+    return schema_of(door.call("GET", path))
 
 
-def list_schemas(gateway: Gateway, organisation: str, prefix: str) -> Iterator[Schema]:
+def list_schemas(door: Door, organisation: str, prefix: str) -> Iterator[Schema]:
     """All versions whose type begins so."""
     cursor = ""
     while True:
         asked = {"type_prefix": prefix, "limit": PAGE, "cursor": cursor}
         given = {name: value for name, value in asked.items() if value}
-        page = gateway.call("GET", f"/api/v1/organisations/{organisation}/schemas", params=given)
+        page = door.call("GET", f"/api/v1/organisations/{organisation}/schemas", params=given)
         yield from map(schema_of, page["schemas"])
         cursor = page["next_cursor"]
         if not cursor:

@@ -1,15 +1,12 @@
 """The client's live subscription: what the event stream says, over broken lines too."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loomos.client.gateway import Gateway, Refused
+from loomos.client.gateway import Door
 
 __all__ = ["Asked", "Delivery", "subscribe"]
-
-AGAIN_AFTER_S = (0.2, 1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +28,23 @@ class Delivery:
     cursor: str
 
 
-def subscribe(gateway: Gateway, organisation: str, asked: Asked) -> Iterator[Delivery]:
+def subscribe(door: Door, organisation: str, asked: Asked) -> Iterator[Delivery]:
     """Events as they come; a broken line is taken up behind the last answer."""
     path = f"/api/v1/organisations/{organisation}/event-stream"
-    cursor, breaks = asked.cursor, 0
-    while True:
-        try:
-            for answer in gateway.lines(path, parameters(asked, cursor)):
-                breaks = 0
-                cursor = answer["cursor"] or cursor
-                for event in answer["events"]:
-                    yield Delivery(event, cursor)
-                if asked.until_live and answer["live"]:
-                    return
-        except Refused as refused:
-            if refused.code != "UNAVAILABLE" or breaks == len(AGAIN_AFTER_S):
-                raise
-            time.sleep(AGAIN_AFTER_S[breaks])
-            breaks += 1
+    cursor = asked.cursor
+    for answer in door.stream(path, parameters(asked)):
+        cursor = answer["cursor"] or cursor
+        for event in answer["events"]:
+            yield Delivery(event, cursor)
+        if asked.until_live and answer["live"]:
+            return
 
 
-def parameters(asked: Asked, cursor: str) -> dict[str, Any]:
+def parameters(asked: Asked) -> dict[str, Any]:
     """The query of the event stream."""
     given: dict[str, Any] = {"types": list(asked.types), "where": list(asked.where)}
-    if cursor:
-        given["cursor"] = cursor
+    if asked.cursor:
+        given["cursor"] = asked.cursor
     elif asked.from_beginning:
         given["start"] = "STREAM_START_BEGINNING"
     if asked.until_live:

@@ -5,9 +5,9 @@ import os
 import httpx
 import pytest
 
-from loomos.cli import door
-from loomos.cli.door import Door
-from loomos.cli.profile import REMEMBERED_S, Profile, Refused, only
+from loomos.client import gateway as door
+from loomos.client.gateway import Door
+from loomos.client.profile import REMEMBERED_S, Profile, Refused, only
 
 KEY = "lk_key-acme-aaaaaaaaaaaaaaaaaaaa_" + "s" * 43
 
@@ -50,9 +50,9 @@ def test_who_has_several_profiles_must_choose(home):
 
 def test_without_a_gateway_it_says_how_to_get_one(home):
     with pytest.raises(Refused, match="loomos up"):
-        door.place(home, {})
+        door.located(home, {})
     with pytest.raises(Refused, match="want https"):
-        door.place(home, {"LOOMOS_GATEWAY": "http://x", "LOOMOS_CA": "/ca"})
+        door.located(home, {"LOOMOS_GATEWAY": "http://x", "LOOMOS_CA": "/ca"})
 
 
 def test_positions_are_remembered_for_a_while(home):
@@ -155,3 +155,49 @@ def test_a_query_waits_for_what_was_written_to_the_same_service():
     scripted.call("GET", "/api/v1/whoami")
     assert scripted.sent[1][2] == {"X-Loomos-After": "loomos.scheduler:0:41:0"}
     assert scripted.sent[2][2] == {}
+
+
+class Broken(Door):
+    """A door whose streams come as a script says: messages, and how each line ends."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.asked = []
+
+    def lines(self, path, params=None):
+        self.asked.append(params)
+        messages, end = self.script.pop(0)
+        yield from messages
+        if end is not None:
+            raise end
+
+
+def test_a_stream_goes_on_behind_its_last_cursor_over_broken_lines(monkeypatch):
+    monkeypatch.setattr(door.time, "sleep", lambda _: None)
+    away = Refused(0, "UNAVAILABLE", "the line broke")
+    first = [{"n": 1, "cursor": "a"}, {"n": 2, "cursor": ""}]
+    broken = Broken((first, away), ([], away), ([{"n": 3}], None), ([{"n": 4}], None))
+    found = broken.stream("/event-stream", {"from_us": 7, "types": ["job."]})
+    assert [next(found)["n"] for _ in range(4)] == [1, 2, 3, 4]
+    behind = {"types": ["job."], "cursor": "a"}
+    assert broken.asked == [{"from_us": 7, "types": ["job."]}, behind, behind, behind]
+
+
+def test_a_stream_that_is_refused_or_never_comes_back_ends(monkeypatch):
+    monkeypatch.setattr(door.time, "sleep", lambda _: None)
+    refused = Refused(403, "PERMISSION_DENIED", "no")
+    with pytest.raises(Refused, match="no"):
+        list(Broken(([{"n": 1}], refused)).stream("/event-stream"))
+    away = Refused(0, "UNAVAILABLE", "it does not answer")
+    gone = Broken(*[([], away)] * 9)
+    with pytest.raises(Refused, match="does not answer"):
+        list(gone.stream("/event-stream"))
+    assert len(gone.asked) == len(door.AGAIN_AFTER_S) + 1
+
+
+def test_a_query_of_loomdb_waits_for_what_was_written_anywhere():
+    scripted = Scripted([told(200, {})])
+    scripted.written = {"loomos.data:0": "7:0", "loomos.scheduler:1": "9:0"}
+    scripted.call("GET", "/api/v1/organisations/acme/audit/events")
+    seen = scripted.sent[0][2]["X-Loomos-After"]
+    assert seen == "loomos.data:0:7:0,loomos.scheduler:1:9:0"

@@ -5,7 +5,7 @@ from typing import Any
 from loomos.cli.demo import jobs
 from loomos.cli.demo.people import GPUS_MILLI_MAX, PROJECT
 from loomos.cli.demo.stage import Stage, require
-from loomos.cli.profile import Refused
+from loomos.client.profile import Refused
 
 __all__ = ["play"]
 

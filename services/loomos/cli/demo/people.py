@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loomos.cli.demo.stage import Stage
 from loomos.cli.door import Door
-from loomos.cli.profile import Profile
+from loomos.client.profile import Profile
 
 __all__ = ["GPUS_MILLI_MAX", "JOBS_MAX", "ORGANISATION", "PROJECT", "play", "secret_pair"]
 

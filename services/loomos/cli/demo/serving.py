@@ -10,7 +10,7 @@ from loomos.cli.demo import jobs
 from loomos.cli.demo.outsider import Outsider
 from loomos.cli.demo.people import PROJECT
 from loomos.cli.demo.stage import Stage, examples, require
-from loomos.cli.profile import Profile
+from loomos.client.profile import Profile
 
 __all__ = ["play"]
 

@@ -18,7 +18,7 @@ import loomos
 from loomos.cli.demo.agents import Agent
 from loomos.cli.demo.watch import Watch
 from loomos.cli.door import Door
-from loomos.cli.profile import Refused
+from loomos.client.profile import Refused
 
 __all__ = ["NotHeld", "Stage", "examples", "require"]
 

@@ -21,7 +21,7 @@ from rich.markup import escape
 from loom.kit.config import default_home
 from loomos.cli.demo.stage import NotHeld, Stage
 from loomos.cli.platform import start
-from loomos.cli.profile import Refused
+from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 

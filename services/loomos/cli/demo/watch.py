@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loomos.cli.door import Door
-from loomos.cli.profile import Refused
+from loomos.client.profile import Refused
 
 __all__ = ["Watch"]
 

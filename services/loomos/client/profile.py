@@ -42,6 +42,11 @@ class Refused(Exception):
         self.reason = reason
         """One word for programs, where there is one, e.g. `TRAVELLING`."""
 
+    @property
+    def field(self) -> str:
+        """The field to blame, e.g. `events[3].payload.epoch`; the first where there are more."""
+        return self.fields[0]["field"] if self.fields else ""
+
     def __str__(self) -> str:
         return "; ".join(map(broken, self.fields)) or self.detail
 
