@@ -49,7 +49,7 @@ COLUMNS = (
     "shard, organisation_id, project_id, command_id, command_digest, correlation_id, "
     "causation_id, payload, search"
 )
-TABLE = re.compile(r"CREATE TABLE audit_events \(.*?\n\);", re.DOTALL)
+TABLE = re.compile(r"CREATE TABLE (?:audit|deleted)_events \(.*?\n\);", re.DOTALL)
 INDEX = re.compile(r"CREATE INDEX ON audit_events [^;]*;")
 
 
@@ -161,11 +161,10 @@ SEARCHES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 async def filled(db: Connection, size: int) -> float:
     """Make the index anew with so many events; the seconds that COPY and indexes took."""
     schema = files("loomos.loomdb").joinpath("schema.sql").read_text()
-    found = TABLE.search(schema)
-    assert found is not None
     await db.execute("DROP SCHEMA IF EXISTS bench CASCADE; CREATE SCHEMA bench")
     await db.execute("SET LOCAL statement_timeout = 0")
-    await db.execute(cast(LiteralString, found.group(0)))
+    for table in TABLE.findall(schema):
+        await db.execute(cast(LiteralString, table))
     began = time.perf_counter()
     text = f"COPY audit_events ({COLUMNS}) FROM STDIN"
     async with db.cursor().copy(cast(LiteralString, text)) as copy:
