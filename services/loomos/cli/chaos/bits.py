@@ -103,21 +103,26 @@ def chosen(kind: str, sealed: Sealed, log: Path, chance: random.Random) -> Flip:
     leaf = chance.randrange(sealed.tree.size)
     offset = unpack(sealed.tree.entry(leaf)).offset
     number, place = divmod(leaf, WIDTH)
-    width = min(WIDTH, sealed.tree.size - number * WIDTH)
     match kind:
         case "segment":
             return chance.choice(framed(log, offset))
         case "leaf":
             # Behind the two bytes of its length.
             at = place * (LEAF_BYTES + 2) + 2 + chance.randrange(LEAF_BYTES)
-            path = sealed.tree.folder / tile_path("entries", number, width)
-            return Flip(path, at, offset, offset)
+            return Flip(tile(sealed, "entries", number), at, offset, offset)
         case "hash":
             at = place * HASH_BYTES + chance.randrange(HASH_BYTES)
-            return Flip(sealed.tree.folder / tile_path("0", number, width), at, offset, offset)
+            return Flip(tile(sealed, "0", number), at, offset, offset)
         case _:
             path = sealed.tree.folder / "checkpoint"
             return Flip(path, chance.randrange(path.stat().st_size))
+
+
+def tile(sealed: Sealed, level: str, number: int) -> Path:
+    """The file that an auditor reads a tile from: the whole one where the partial has gone."""
+    width = min(WIDTH, sealed.tree.size - number * WIDTH)
+    partial = sealed.tree.folder / tile_path(level, number, width)
+    return partial if partial.exists() else sealed.tree.folder / tile_path(level, number)
 
 
 def framed(log: Path, offset: int) -> list[Flip]:
