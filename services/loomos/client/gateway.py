@@ -269,7 +269,12 @@ def content_of(response: httpx.Response) -> dict[str, Any]:
     except ValueError as error:
         told = f"{response.url} answered {response.status_code} without JSON"
         raise Refused(response.status_code, "UNKNOWN", told) from error
-    return content if isinstance(content, dict) else {"value": content}
+    if not isinstance(content, dict):
+        return {"value": content}
+    if set(content) == {"error"}:
+        # A streaming call's one answer, refused after its status was sent.
+        raise refused_by(content["error"], response.status_code)
+    return content
 
 
 def refused_in(response: httpx.Response) -> Refused:

@@ -139,6 +139,16 @@ def test_an_unknown_outcome_is_asked_for_again_under_the_same_id(monkeypatch):
     assert len(scripted.sent) == 3
 
 
+def test_a_refusal_behind_a_good_status_is_one(monkeypatch):
+    monkeypatch.setattr(door.time, "sleep", lambda _: None)
+    late = {"error": {"status": 503, "code": "UNAVAILABLE", "detail": "retry"}}
+    scripted = Scripted([told(200, late), told(200, {"settled": 1})])
+    assert scripted.call("POST", "/api/v1/settle", {}) == {"settled": 1}
+    denied = {"error": {"status": 403, "code": "PERMISSION_DENIED", "detail": "no"}}
+    with pytest.raises(Refused, match="no"):
+        Scripted([told(200, denied)]).call("POST", "/api/v1/settle", {})
+
+
 def test_a_verdict_is_not_asked_for_again():
     scripted = Scripted([Refused(403, "PERMISSION_DENIED", "no")])
     with pytest.raises(Refused, match="no"):
