@@ -26,9 +26,7 @@ from .parquet import (
     Archived,
     Columns,
     DamagedArchive,
-    Owner,
     columns_in,
-    columns_of,
     decoded,
     encoded,
     erased,
@@ -69,7 +67,7 @@ async def pack(
     cache: Path,
     last: Manifest | None,
     due: Due,
-    owner: Owner,
+    columns: Callable[[Archived], Columns],
     rows_max: int = ROWS_MAX,
 ) -> Manifest | None:
     """Archive the range that follows `last`, as far as it is due; None where nothing is.
@@ -82,7 +80,7 @@ async def pack(
     records, after = await due_range(bus, sealed, base, room, due)
     if not records:
         return None
-    columns = [columns_of(record, owner) for record in records]
+    found = [columns(record) for record in records]
     blank = Manifest(
         topic=sealed.topic,
         partition=sealed.partition,
@@ -104,7 +102,7 @@ async def pack(
         sha256="",
         size_bytes=0,
     )
-    return await asyncio.to_thread(written, depot, cache, blank, records, columns, sealed)
+    return await asyncio.to_thread(written, depot, cache, blank, records, found, sealed)
 
 
 async def due_range(

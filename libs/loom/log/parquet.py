@@ -6,7 +6,7 @@
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,6 @@ __all__ = [
     "Archived",
     "Columns",
     "DamagedArchive",
-    "Owner",
     "columns_in",
     "columns_of",
     "connected",
@@ -100,12 +99,8 @@ class Columns(NamedTuple):
     project_id: str = ""
 
 
-Owner = Callable[[int], tuple[str, str]]
-"""Of the record at an offset: organisation and project, "" where it concerns none."""
-
-
-def columns_of(record: Archived, owner: Owner) -> Columns:
-    """What a valid event can be found by."""
+def columns_of(record: Archived, owner: tuple[str, str]) -> Columns:
+    """What a valid event can be found by; `owner`: organisation and project, "" where none."""
     if record.kind != Kind.EVENT:
         return Columns()
     try:
@@ -122,7 +117,7 @@ def columns_of(record: Archived, owner: Owner) -> Columns:
         said.commandid,
         said.correlationid,
         said.causationid,
-        *owner(record.offset),
+        *owner,
     )
 
 

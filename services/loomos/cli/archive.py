@@ -197,19 +197,24 @@ def events(
     Example: loomos archive events --type job. --limit 20
     """
     from loom.log.topics import TOPICS
-    from loomos.loomdb.query.cold import Scope, Wanted, cold_rows, merged
+    from loomos.loomdb.query.cold import cold_rows, place
 
     settings = Settings.load("loomdb")
     depot, cache = depot_in(settings), settings.home / "archive-cache"
-    wanted = Wanted(type_prefix, actor=actor, stream=stream, correlation_id=correlation_id)
+    wanted = {
+        "type_prefix": type_prefix,
+        "actor": actor,
+        "stream": stream,
+        "correlation_id": correlation_id,
+    }
     rows: list[dict[str, Any]] = []
     for one in TOPICS:
         if not one.judged or topic not in ("", one.name):
             continue
         for partition in range(settings.partitions):
             chain = chain_of(depot, one.name, partition)
-            found = cold_rows(depot, cache, chain, wanted, Scope(True), limit)
-            rows = merged(rows, found, limit)
+            rows += cold_rows(depot, cache, chain, wanted, limit)
+    rows = sorted(rows, key=place)[:limit]
     if as_json:
         for row in rows:
             print_json(row)
@@ -221,10 +226,12 @@ def events(
             row["stream"],
             row["actor"],
             f"{row['topic']}/{row['partition']}@{row['record_offset']}",
+            "deleted" if row["deleted"] else "",
         )
         for row in rows
     )
-    table(("time", "type", "stream", "by", "place"), shown, "no archived event fits")
+    heads = ("time", "type", "stream", "by", "place", "content")
+    table(heads, shown, "no archived event fits")
 
 
 def plain(record: "Archived") -> dict[str, Any]:

@@ -25,7 +25,15 @@ from loom.log.cold import cache_of
 from loom.log.depot import Depot, DepotAway, ObjectDiffers, depot_of
 from loom.log.judge import Kind
 from loom.log.note import InvalidNote, Verifier
-from loom.log.parquet import LEVEL_LATER, Archived, DamagedArchive, columns_in, decoded
+from loom.log.parquet import (
+    LEVEL_LATER,
+    Archived,
+    Columns,
+    DamagedArchive,
+    columns_in,
+    columns_of,
+    decoded,
+)
 from loom.log.reader import Judged, LogAway, LogDiverged
 from loom.log.shorten import shorten
 from loom.log.tiles import DamagedTree
@@ -34,7 +42,7 @@ from loom.log.verify import Sealed
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.ledger import Ledger, Run
-from loomos.loomdb.project.events import owner_of
+from loomos.loomdb.project.events import as_told, owner_of
 from loomos.loomdb.retention import DAY_US, DEFAULTS, Due, due_of, reduced
 from loomos.loomdb.state import PLATFORM
 
@@ -163,7 +171,7 @@ class Partition:
                 return run.young_too or self._due(record).may_archive(today_us)
 
             manifest = await archiver.pack(
-                self.shell.settings, sealed, self.depot, self.cache, last, is_due, self._owner
+                self.shell.settings, sealed, self.depot, self.cache, last, is_due, self._columns
             )
             if manifest is None:
                 return chain
@@ -322,8 +330,21 @@ class Partition:
         organisation = self._owners.get(recorded.position.offset, owner_of(recorded))[0]
         return due_of(recorded, organisation, appended_ms, self.ledger.state)
 
-    def _owner(self, offset: int) -> tuple[str, str]:
-        return self._owners.get(offset, ("", ""))
+    def _columns(self, record: Archived) -> Columns:
+        """What an archived record can be found by: a user's event under his own names."""
+        columns = columns_of(record, self._owners.get(record.offset, ("", "")))
+        if record.kind != Kind.EVENT:
+            return columns
+        found = self._recorded(record)
+        if not isinstance(found.event, data_pb2.EventAppended):
+            return columns
+        told = as_told(found, found.event)
+        return columns._replace(
+            type=told.type,
+            actor=told.actor,
+            correlation_id=told.correlation_id,
+            causation_id=told.causation_id,
+        )
 
     async def _load_owners(self, offset: int) -> None:
         """Whom the next records concern, as the audit index found out."""

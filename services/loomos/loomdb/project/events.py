@@ -25,7 +25,7 @@ from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
 from loomos.loomdb.searchable import searchable
 from loomos.loomdb.spans import spans_of
 
-__all__ = ["project"]
+__all__ = ["as_told", "owner_of", "project"]
 
 BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.data", "loomos.loomdb")
 BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")

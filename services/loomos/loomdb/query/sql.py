@@ -8,7 +8,6 @@
 3. What is sealed stays sealed. A connection serves one question.
 """
 
-import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +57,7 @@ async def run_audit_sql(
     limit = request.limit or ROWS
     if request.cold:
         whose = "" if request.organisation_id == PLATFORM else request.organisation_id
-        found = await asyncio.to_thread(
-            sql_cold.run, shell.settings, whose, request.sql, limit, BYTES_MAX
-        )
+        found = await sql_cold.answered(whose, request.sql, limit, BYTES_MAX, shell)
     else:
         found = await asked(request, limit, shell)
     columns, rows, complete = found
