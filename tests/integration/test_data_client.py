@@ -92,3 +92,34 @@ def test_it_is_read_back_under_the_users_type(client):
     assert one.event["organisation_id"] == "acme" and one.cursor
     (found,) = client.query("job.completed")
     assert found["event_id"] == one.event["event_id"]
+
+
+def test_what_was_appended_is_searched_counted_walked_and_reported(client):
+    begun, ended = "model.training.start", "model.training.complete"
+    told = {"model_name": "bert", "dataset_id": "corpus", "hardware_config": {"gpu_count": 8}}
+    client.append(begun, told, event_id="S-1", stream="run", tags=["healthcare"], consistency="one")
+    done = {"model_name": "bert", "cost_dollars": 45.6}
+    client.append(ended, done, event_id="E-1", stream="run", causation_id="S-1")
+    where = ["tags contains healthcare", "data.hardware_config.gpu_count >= 4"]
+    (found,) = client.search(["model.training."], where=where, limit=1)
+    assert found == client.get_event("S-1")
+    newest = client.search([begun, ended], order_by="timestamp", descending=True)
+    assert [one["payload"]["event_id"] for one in newest] == ["E-1", "S-1"]
+    assert [one["type"] for one in client.causes("E-1")] == [ended, begun]
+    assert [one["type"] for one in client.effects("S-1")] == [begun, ended]
+    (group,) = client.analyze([ended], group_by=["data.model_name"], cost="data.cost_dollars")[
+        "groups"
+    ]
+    assert (group["keys"], group["cost_decimal"]) == (["bert"], "45.6")
+    rows = client.sql("SELECT data FROM events WHERE type = 'model.training.start'")
+    assert rows == [{"data": told}]
+    # A report stands on what is signed, which is the log of a second ago.
+    while (lineage := client.report("lineage", thing_id="corpus")).rows < 2:
+        pass
+    again = client.report("lineage", thing_id="corpus", cut=lineage.cut)
+    assert (again.content, again.parts) == (lineage.content, 1)
+    sections = json.loads(again.content)["sections"]
+    assert {row["type"] for part in sections for row in part["rows"]} == {begun, ended}
+    with pytest.raises(Refused, match="run three brokers") as refused:
+        client.append(begun, told, consistency="quorum")
+    assert refused.value.field == "consistency"

@@ -163,7 +163,9 @@ def broken_rules(
     named = [
         Violation(
             path_of(violation.proto.field),
-            (violation.proto.message or f"breaks the rule {violation.proto.rule_id}")
+            "is missing: say which"
+            if violation.proto.rule_id == "enum.not_in" and violation.field_value == 0
+            else (violation.proto.message or f"breaks the rule {violation.proto.rule_id}")
             + given(violation.field_value, violation.proto.field, descriptor),
             violation.proto.rule_id,
         )

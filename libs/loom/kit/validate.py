@@ -25,6 +25,9 @@ REQUEST_BYTES_MAX = 4 * 1024 * 1024
 TEXT_CHARACTERS_MAX = 64 * 1024
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 UNKNOWN_MAX = 8
+JSON_NAME = re.compile(r"\.fields\['([^']*)'\]")
+JSON_KIND = re.compile(r"\.(?:string|struct)_value|\.list_value(?:\.values)?")
+"""How a path names what holds a value of JSON, of which nobody who sent JSON knows."""
 
 
 class Checked(NamedTuple):
@@ -62,6 +65,7 @@ def check(message: Message) -> None:
     found: list[Violation] = []
     inspect(message, "", found)
     if found:
+        found = [one._replace(field=as_json_path(one.field)) for one in found]
         first = found[0]
         raise Failure("INVALID_ARGUMENT", f"{first.field}: {first.description}", violations=found)
     try:
@@ -72,6 +76,11 @@ def check(message: Message) -> None:
         ) from error
     if violations:
         raise broken_rules(violations, described(message))
+
+
+def as_json_path(path: str) -> str:
+    """A path inside free JSON as its sender writes it: `payload.name`, not `…fields['name']`."""
+    return JSON_KIND.sub("", JSON_NAME.sub(r".\1", path))
 
 
 def unknown_fields(message: Message) -> list[str]:

@@ -105,15 +105,23 @@ def line_of(event: dict[str, Any]) -> str:
 def graph(entries: list[dict[str, Any]]) -> str:
     """The events as a DOT graph: arrows lead from causes to effects."""
     events = [entry["event"] for entry in entries]
-    known = {event["event_id"] for event in events}
+    known = {own_of(event): event["event_id"] for event in events}
+    known |= {event["event_id"]: event["event_id"] for event in events}
     lines = ["digraph causality {", "  rankdir=LR; node [shape=box];"]
     for event in events:
         label = quoted(f"{event.get('type')}\n{event.get('stream')} v{event.get('version', 0)}")
         lines.append(f"  {quoted(event['event_id'])} [label={label}];")
     for event in events:
-        if event.get("causation_id") in known - {event["event_id"]}:
-            lines.append(f"  {quoted(event['causation_id'])} -> {quoted(event['event_id'])};")
+        cause = known.get(event.get("causation_id"))
+        if cause not in (None, event["event_id"]):
+            lines.append(f"  {quoted(cause)} -> {quoted(event['event_id'])};")
     return "\n".join([*lines, "}", ""])
+
+
+def own_of(event: dict[str, Any]) -> str | None:
+    """The id that an organisation gave its event; None for what the platform decided."""
+    payload = event.get("payload") or {}
+    return payload.get("event_id") if "append_id" in payload else None
 
 
 def quoted(text: str) -> str:

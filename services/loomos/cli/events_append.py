@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -29,6 +30,19 @@ POLL_S = 0.2
 POLLS_MAX = 300
 
 Organisation = Annotated[str, typer.Option("--org", help="Whose; else your own organisation's.")]
+
+
+class Level(StrEnum):
+    """How many copies an event has before it is acknowledged."""
+
+    ONE = "one"
+    QUORUM = "quorum"
+    ALL = "all"
+
+
+Consistency = Annotated[
+    Level | None, typer.Option(help="Copies that must have it; else what the cluster is set to.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,6 +69,7 @@ def append(
     retention_days: Annotated[int, typer.Option(min=0, help="Keep so long; 0: policy.")] = 0,
     subject: Annotated[str, typer.Option(help="Pseudonym of whose personal data it holds.")] = "",
     project: Annotated[str, typer.Option(help="The project, e.g. acme.vision.")] = "",
+    consistency: Consistency = None,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -85,6 +100,7 @@ def append(
     body: dict[str, Any] = {"event": said(event)}
     if expected >= 0:
         body["expected_stream_version"] = expected
+    body |= leveled(consistency)
     with Door.open() as door:
         answer = door.call("POST", path_of(door, organisation, "events"), body)
     if as_json:
@@ -108,6 +124,7 @@ def append_file(
     background: Annotated[
         bool, typer.Option("--background", help="Hand batches over; they are appended soon after.")
     ] = False,
+    consistency: Consistency = None,
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
@@ -117,8 +134,11 @@ def append_file(
 
     Example: loomos events append-file run-7.ndjson
     """
+    if background and consistency:
+        told = "--consistency is for what is appended at once: leave out --background"
+        raise Refused(0, "INVALID_ARGUMENT", told)
     began, totals = time.monotonic(), {"appended": 0, "duplicates": 0, "batches": 0}
-    opened: Any = nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
+    opened: Any = nullcontext(sys.stdin.buffer) if str(file) == "-" else stored(file)
     shown = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), console=err
     )
@@ -127,7 +147,7 @@ def append_file(
         path = path_of(door, organisation, "event-batches" if background else "events/batch")
         for events, last_line in batches(source, events_per_batch):
             try:
-                answer = door.call("POST", path, {"events": events})
+                answer = door.call("POST", path, {"events": events} | leveled(consistency))
                 if background:
                     answer = ended(door, f"{path}/{segment(answer['batch_id'])}")
             except Refused as refused:
@@ -176,6 +196,20 @@ def batch(batch_id: str, organisation: Organisation = "", as_json: Json = False)
             ),
         )
     )
+
+
+def leveled(consistency: Level | None) -> dict[str, str]:
+    """The level as a request says it; nothing where none is asked for."""
+    return {"consistency": f"CONSISTENCY_{consistency.name}"} if consistency else {}
+
+
+def stored(file: Path) -> IO[bytes]:
+    """The file, opened."""
+    try:
+        return file.open("rb")
+    except OSError as error:
+        told = f"{file} cannot be read: {error.strerror}"
+        raise Refused(0, "INVALID_ARGUMENT", told) from error
 
 
 def said(event: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The Python client of LoomOS: append events, keep their schemas, read them back.
+"""The Python client of LoomOS: append events, keep their schemas, search and follow and report.
 
     from loomos import Client, Event
 
@@ -6,6 +6,8 @@
         client.append("job.completed", {"job_id": "j-7", "status": "failed"}, tags=["nightly"])
         steps = (Event("model.training.checkpoint", {"epoch": 1, "step": n}) for n in range(500))
         client.append_many(steps)
+        for event in client.search(["model."], where=["data.hardware_config.gpu_count >= 4"]):
+            print(event["type"], event["payload"]["payload"])
 
 1. What is not answered is asked again under the same ids, so it happens once.
 2. The gateway is trusted by the authority that the caller names, never by default; a key is never
@@ -14,18 +16,19 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from loomos.client.event import Appended, Batch, Event, Schema
+from loomos.client import query as questions
+from loomos.client.event import Appended, Batch, Event, Report, Schema
 from loomos.client.events import append, append_many, get_batch, submit_batch
 from loomos.client.gateway import Door
 from loomos.client.profile import Refused
-from loomos.client.query import query
 from loomos.client.schemas import deprecate_schema, get_schema, list_schemas, register_schema
 from loomos.client.subscribe import Asked, Delivery, subscribe
 
-__all__ = ["Appended", "Batch", "Client", "Delivery", "Event", "Refused", "Schema"]
+__all__ = ["Appended", "Batch", "Client", "Delivery", "Event", "Refused", "Report", "Schema"]
 
 
 class Client:
@@ -69,17 +72,24 @@ class Client:
         payload: Mapping[str, Any],
         *,
         expected_stream_version: int | None = None,
+        consistency: str = "",
         **more: Any,
     ) -> Appended:
         """Append one event; `more` are fields of `Event`, e.g. stream, tags, priority, event_id.
 
+        `consistency` is one, quorum or all: how many copies stand before it is acknowledged.
+
         Example: client.append("job.completed", {"job_id": "j-7", "status": "ok"}, tags=["prod"])
         """
         event = Event(event_type, payload, **more)
-        return append(self.door, self.organisation, event, expected_stream_version)
+        return append(self.door, self.organisation, event, expected_stream_version, consistency)
 
     def append_many(
-        self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None
+        self,
+        events: Iterable[Event],
+        *,
+        expected: Mapping[str, int] | None = None,
+        consistency: str = "",
     ) -> list[Appended]:
         """Append events, each call of at most 1,000 whole or not at all.
 
@@ -88,7 +98,7 @@ class Client:
 
         Example: client.append_many([Event("job.submitted", {"job_id": "j-8"})])
         """
-        return append_many(self.door, self.organisation, events, expected or {})
+        return append_many(self.door, self.organisation, events, expected or {}, consistency)
 
     def submit_batch(self, events: Sequence[Event], *, max_wait_ms: int = 0) -> Batch:
         """Hand over at most 1,000 events and go on; they are in the log when this returns.
@@ -141,7 +151,85 @@ class Client:
 
         Example: for event in client.query("model.training."): print(event["payload"]["payload"])
         """
-        return query(self.door, self.organisation, event_type, filters)
+        return questions.query(self.door, self.organisation, event_type, filters)
+
+    def search(
+        self,
+        types: Sequence[str] = (),
+        *,
+        where: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order_by: Literal["timestamp", "type", "actor"] = "timestamp",
+        descending: bool = False,
+        limit: int = 0,
+        as_of: str = "",
+        upcast: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Events that fit all conditions, page by page; a type that ends in a dot means a prefix.
+
+        A condition is PATH OPERATOR VALUE, with = != < <= > >= in contains prefix exists.
+
+        Example: list(client.search(["model."], where=["tags contains healthcare",
+        "data.hardware_config.gpu_count >= 4", "context.compliance_level = SOC2_TYPE2"], limit=100))
+        """
+        asked = {
+            "types": types,
+            "where": where,
+            "since": since,
+            "until": until,
+            "order": "" if order_by == "timestamp" else f"EVENT_ORDER_{order_by.upper()}",
+            "descending": descending,
+            "limit": limit,
+            "as_of": as_of,
+            "upcast": upcast,
+        }
+        return questions.search(self.door, self.organisation, asked)
+
+    def analyze(self, types: Sequence[str] = (), **asked: Any) -> dict[str, Any]:
+        """Groups of events: counts, success rates, duration percentiles, costs, projections.
+
+        `asked`: where, since, until, as_of; group_by, bucket (15m, 1h, 1d, 1mo); outcome with
+        successes and failures; begins and ends with span; cost with projection_months.
+
+        Example: client.analyze(["model.training."], group_by=["data.model_architecture"],
+        bucket="1mo", outcome="type", successes=["model.training.complete"],
+        failures=["model.training.failed"], cost="data.cost_dollars")["groups"]
+        """
+        return questions.analyze(self.door, self.organisation, {"types": types, **asked})
+
+    def get_event(self, event_id: str) -> dict[str, Any]:
+        """One event, by your own id of it or by the log's."""
+        return questions.get_event(self.door, self.organisation, event_id)
+
+    def causes(self, event_id: str) -> list[dict[str, Any]]:
+        """An event and what led to it, back to the beginning."""
+        return questions.walk(self.door, self.organisation, event_id, "CAUSES")
+
+    def effects(self, event_id: str) -> list[dict[str, Any]]:
+        """An event and what it led to."""
+        return questions.walk(self.door, self.organisation, event_id, "EFFECTS")
+
+    def sql(self, text: str, *, cold: bool = False) -> list[dict[str, Any]]:
+        """The rows of one SELECT over the views `events`, `stories`, `commands`; `cold`: `records`.
+
+        Example: client.sql("SELECT type, count(*) AS n FROM events GROUP BY type")
+        """
+        return questions.sql(self.door, self.organisation, text, cold)
+
+    def report(
+        self,
+        kind: Literal["access", "activity", "lineage", "subject"],
+        form: Literal["json", "html", "pdf"] = "json",
+        **asked: Any,
+    ) -> Report:
+        """A compliance report: access and activity of a period, lineage of a thing, a subject's.
+
+        `asked`: period; actor; thing_id; subject_id; cut, to have the same bytes again; part.
+
+        Example: Path("q4.pdf").write_bytes(client.report("access", "pdf", period="2026Q4").content)
+        """
+        return questions.report(self.door, self.organisation, kind, form, asked)
 
     def subscribe(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["Appended", "Batch", "Event", "Schema"]
+__all__ = ["Appended", "Batch", "Event", "Report", "Schema"]
 
 
 @dataclass(slots=True)
@@ -92,6 +92,21 @@ class Batch:
     refused: tuple[Mapping[str, Any], ...]
     processing_time_ms: int
     finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A compliance report; `loomos-verify` checks it with its manifest beside it."""
+
+    content: bytes
+    media_type: str
+    rows: int
+    parts: int
+    """Parts that it has at this cut: ask for each with `part=` and the same `cut=`."""
+    cut: str
+    """Asked for again with it, the report has the same bytes."""
+    manifest: str
+    public_key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ EVENT_BYTES = 700
 """What an event takes in the log beside what it says, counted generously."""
 
 
-def append(door: Door, organisation: str, event: Event, expected: int | None) -> Appended:
+def append(
+    door: Door, organisation: str, event: Event, expected: int | None, consistency: str
+) -> Appended:
     """One event."""
-    body: dict[str, Any] = {"event": event.as_json()}
+    body: dict[str, Any] = {"event": event.as_json()} | leveled(consistency)
     if expected is not None:
         body["expected_stream_version"] = str(expected)
     answer = door.call("POST", f"/api/v1/organisations/{organisation}/events", body)
@@ -27,7 +29,11 @@ def append(door: Door, organisation: str, event: Event, expected: int | None) ->
 
 
 def append_many(
-    door: Door, organisation: str, events: Iterable[Event], expected: Mapping[str, int]
+    door: Door,
+    organisation: str,
+    events: Iterable[Event],
+    expected: Mapping[str, int],
+    consistency: str,
 ) -> list[Appended]:
     """Events in as few calls as they fit into."""
     calls = parts(events)
@@ -40,9 +46,15 @@ def append_many(
         if given and number:
             told = "events with expected versions must fit into one call"
             raise Refused(0, "INVALID_ARGUMENT", told)
-        answer = door.call("POST", path, {"events": part, "expected": given})
+        body = {"events": part, "expected": given} | leveled(consistency)
+        answer = door.call("POST", path, body)
         found += map(appended, answer["events"])
     return found
+
+
+def leveled(consistency: str) -> dict[str, Any]:
+    """The level as a request says it; nothing where none is asked for."""
+    return {"consistency": f"CONSISTENCY_{consistency.upper()}"} if consistency else {}
 
 
 def parts(events: Iterable[Event]) -> Iterator[list[dict[str, Any]]]:

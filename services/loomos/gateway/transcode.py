@@ -289,7 +289,7 @@ def unparsed(kind: type[Message], told: str) -> Failure:
         field, why = ".".join(steps), why.rstrip(".")
         if named := NO_ENUM.match(why):
             values = ", ".join(enum_values(kind.DESCRIPTOR, field))
-            return refused(field, f"is {shown(named.group(1))}: want one of {values}")
+            return refused(field, f"is {shown(named.group(1))}: want {values}, or nothing")
         return refused(field, f"has a value of the wrong form: {why[:160]}")
     return refused("body", f"is no {kind.DESCRIPTOR.full_name}: {told.splitlines()[0][:200]}")
 

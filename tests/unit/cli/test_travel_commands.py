@@ -37,6 +37,13 @@ def test_a_graph_leads_from_causes_to_effects():
     assert len(re.findall(r"\[label=", text)) == 4
 
 
+def test_a_graph_knows_users_events_by_their_own_ids():
+    told = entry(0, "a")
+    told["event"]["payload"] = {"append_id": "x", "event_id": "Own-1"}
+    text = graph([told, entry(1, "b", "Own-1"), entry(1, "c", "a"), entry(2, "d")])
+    assert re.findall(r'"(\w)" -> "(\w)"', text) == [("a", "b"), ("a", "c")]
+
+
 @given(st.text())
 def test_what_an_event_says_stays_inside_its_label(text):
     inside = quoted(text)[1:-1]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from loom.kit.errors import Failure
 from loom.kit.validate import check, parse, unknown_fields
+from loom.v1 import data_pb2, loomdb_pb2
 
 CONTRACT = probe.contract()
 UNKNOWN = b"\xf8\x07\x01"
@@ -57,3 +58,16 @@ def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
         parse(CONTRACT.CreateProbeRequest, data)
     except Failure as failure:
         assert failure.code == "INVALID_ARGUMENT"
+
+
+def test_json_within_a_request_is_named_as_its_sender_wrote_it() -> None:
+    event = data_pb2.NewEvent(type="lab.done")
+    event.payload.update({"steps": [{"name": "a\0b"}]})
+    with pytest.raises(Failure) as refused:
+        check(data_pb2.AppendEventRequest(organisation_id="acme", event=event))
+    assert refused.value.field == "event.payload.steps[0].name"
+
+
+def test_what_must_be_said_and_is_not_is_missing() -> None:
+    with pytest.raises(Failure, match=r"^direction: is missing: say which$"):
+        check(loomdb_pb2.WalkCausesRequest(organisation_id="acme", event_id="x"))
