@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 from typing import Any
 
-from tests.sealed_world import CALLER, eventually, serving, tell
+import pytest
+from tests.sealed_world import CALLER, Judge, eventually, serving, tell
 
+from loom.kit.authorize import VIEW_STALE, Caller, Decision
+from loom.kit.errors import Failure
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.data.main import SERVICE as DATA
@@ -146,3 +149,27 @@ async def test_a_partition_that_is_claimed_anew_breaks_no_delivery(
             assert [one.attempt for one in taken] == [1, 1, 1, 1]
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+class Behind(Judge):
+    """Policies that do not know what security has decided of late."""
+
+    def may(self, principal, action, resource):
+        return Decision(False, (VIEW_STALE,))
+
+
+async def test_who_is_not_known_for_a_moment_is_told_to_retry_and_not_that_nothing_is_there(
+    fresh_log, fresh_database, settings
+):
+    async with two_services(settings) as (_, loomdb):
+        own = await subscription(loomdb)
+        caller = Caller(CALLER.principal, "acme", "user", Behind("acme", True))
+        asked = pb.ConsumeSubscriptionRequest(organisation_id="acme", subscription_id=own)
+        settle = pb.SettleDeliveriesRequest(organisation_id="acme", subscription_id=own)
+        for answers in (
+            consume.consume_subscription(asked, caller, loomdb),
+            consume.settle_deliveries(settle, caller, loomdb),
+        ):
+            with pytest.raises(Failure, match="behind security's log") as refused:
+                await anext(answers)
+            assert refused.value.code == "UNAVAILABLE"

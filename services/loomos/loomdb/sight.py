@@ -78,6 +78,9 @@ class Rights:
         if self._sight is None or version != self._version:
             trail = self._authorizer.scope(self._principal, TRAIL)
             events = self._authorizer.scope(self._principal, EVENTS)
+            if self._authorizer.stale():
+                # It fell behind meanwhile, and what was answered is nobody's.
+                return None
             self._sight, self._version = Sight(self._organisation, trail, events), version
         return self._sight
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from loom.decider import Resource
-from loom.kit.authorize import Caller
+from loom.kit.authorize import VIEW_STALE, Caller
+from loom.kit.entries import stale_view
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.log.topics import partition_of
 from loom.v1 import loomdb_pb2 as pb
@@ -111,9 +112,11 @@ def may_take(
     if makers.nothing:
         told = "who made the subscription may see nothing any more: make another one"
         raise Failure("FAILED_PRECONDITION", told)
-    if not allowed(request.organisation_id, "ConsumeSubscription", caller) or not own.covers(
-        makers
-    ):
+    try:
+        may = allowed(request.organisation_id, "ConsumeSubscription", caller)
+    except Failure:
+        return False
+    if not may or not own.covers(makers):
         told = "you may not see all that this subscription delivers: make one of your own"
         raise Failure("PERMISSION_DENIED", told)
     return True
@@ -157,9 +160,15 @@ async def standing(request: Any, caller: Caller, shell: "Shell") -> Any:
 
 
 def allowed(organisation: str, action: str, caller: Caller) -> bool:
-    """Whether the caller may do this with the organisation's subscriptions."""
+    """Whether the caller may do this with the organisation's subscriptions.
+
+    Raises Failure UNAVAILABLE where that is not known: what is refused for that is not unknown.
+    """
     kind = "platform" if organisation == PLATFORM else "organisation"
-    return caller.may(action, Resource(kind, organisation)).allowed
+    decision = caller.may(action, Resource(kind, organisation))
+    if VIEW_STALE in decision.reasons:
+        raise stale_view()
+    return decision.allowed
 
 
 async def owned_here(organisation: str, shell: "Shell") -> None:
