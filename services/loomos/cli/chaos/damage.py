@@ -7,7 +7,8 @@ import asyncio
 import random
 import shutil
 
-from loom.kit.rebuild import rebuild
+from loom.kit.rebuild import positions, rebuild
+from loom.log.segments import Stored, read_partition
 from loomos.cli.chaos.invariants import READ_MODELS
 from loomos.cli.chaos.world import RECOVER_SECONDS, TOPIC, World, store_of
 from loomos.cli.soak.load import Load
@@ -90,7 +91,9 @@ async def log_older(made: World, load: Load, chance: random.Random) -> str:
     async with made.unhealed():
         broker.stop()
         shutil.copytree(folder, old)
+    last = max(one.offset for one in read_partition(old) if isinstance(one, Stored))
     await load.go_on(ANSWERS, RECOVER_SECONDS)
+    await read_beyond(made, last)
     async with made.unhealed():
         # In order, so that what the broker has is on the disk.
         broker.stop()
@@ -109,6 +112,20 @@ async def log_older(made: World, load: Load, chance: random.Random) -> str:
             shutil.rmtree(old)
     await load.go_on(ANSWERS, RECOVER_SECONDS)
     return "readers stopped and named the partition; with the records back all went on"
+
+
+async def read_beyond(made: World, offset: int) -> None:
+    """Wait until loomdb has read records behind this offset: who has not may go on without them."""
+    store = await store_of(made, "loomdb")
+    try:
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while not any(  # noqa: ASYNC110 - another process reads
+                place.topic == TOPIC and place.base.offset > offset + 1
+                for place in await positions(store)
+            ):
+                await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await store.close()
 
 
 async def stopped_loudly(reader: Process) -> None:
