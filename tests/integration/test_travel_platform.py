@@ -13,7 +13,7 @@ from loom.v1 import scheduler_pb2
 from loomos.cli.door import Door
 from loomos.client.profile import Refused
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 SERVICES = "security,scheduler,loomdb,gateway"
 PASSWORD = "correct horse battery staple"
 

@@ -3,6 +3,7 @@
 Told by the cluster itself; remembered for a second, for replicas come and go.
 """
 
+import asyncio
 import time
 from typing import Any, NamedTuple
 
@@ -39,11 +40,18 @@ class CopiesOf:
         self.topic = topic
         self.partition = partition
         self._known: tuple[float, Copies] | None = None
+        """When it was asked, and what was told."""
+        self._asking = asyncio.Lock()
 
     async def now(self) -> Copies:
         """The partition's copies; raises CopiesUnknown while no broker answers."""
-        if self._known is not None and time.monotonic() - self._known[0] < FRESH_SECONDS:
+        # Many ask at once: one question answers them all.
+        async with self._asking:
+            if self._known is None or time.monotonic() - self._known[0] >= FRESH_SECONDS:
+                self._known = (time.monotonic(), await self._ask())
             return self._known[1]
+
+    async def _ask(self) -> Copies:
         admin = AIOKafkaAdminClient(**connection(self.bus), client_id="loomos-copies")
         try:
             await admin.start()
@@ -57,10 +65,8 @@ class CopiesOf:
                 for *_, entries in response.resources
                 for entry in entries
             }
-            copies = Copies(len(found["replicas"]), len(found["isr"]), int(settings[MIN_INSYNC]))
+            return Copies(len(found["replicas"]), len(found["isr"]), int(settings[MIN_INSYNC]))
         except (KafkaError, OSError, KeyError, StopIteration, TimeoutError) as error:
             raise CopiesUnknown(f"{self.topic}/{self.partition}: {error!r}") from error
         finally:
             await admin.close()
-        self._known = (time.monotonic(), copies)
-        return copies
