@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from loomos.client.gateway import Door, located, segment
+from loomos.client.addresses import located, segment
+from loomos.client.gateway import Door
 
 __all__ = ["AsOf", "Door", "located", "segment"]
 

@@ -13,21 +13,21 @@ import json
 import logging
 import os
 import re
-import ssl
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
 
 from loom.decider import shard_of
-from loom.kit.config import Settings, supervised
+from loom.kit.config import Settings
+from loomos.client.addresses import located, secured, service_at, trust
+from loomos.client.answers import content_of, refused_by, refused_in
 from loomos.client.profile import Profile, Refused, only
 
-__all__ = ["Door", "located", "segment"]
+__all__ = ["Door"]
 
 TRAVELLING = "TRAVELLING"
 FOLLOWS_ALL = "loomdb"
@@ -225,98 +225,3 @@ class Door:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def segment(value: str) -> str:
-    """A value as one segment of a path."""
-    return quote(value, safe="")
-
-
-def located(home: Path, environ: Mapping[str, str]) -> tuple[str, Path]:
-    """The gateway's address and the authority to trust for it."""
-    gateway, ca = environ.get("LOOMOS_GATEWAY", ""), environ.get("LOOMOS_CA", "")
-    if not gateway or not ca:
-        state = supervised(home)
-        gateway, ca = gateway or state.get("gateway", ""), ca or state.get("ca", "")
-    if not gateway or not ca:
-        told = f"no gateway runs in {home}: `loomos up`, or set LOOMOS_GATEWAY and LOOMOS_CA"
-        raise Refused(0, "UNAVAILABLE", told)
-    return secured(gateway), Path(ca)
-
-
-def secured(gateway: str) -> str:
-    """The address of a gateway that is spoken to under TLS; raises Refused."""
-    if not gateway.startswith("https://"):
-        raise Refused(0, "INVALID_ARGUMENT", f"the gateway is {gateway!r}: want https://…")
-    return gateway.rstrip("/")
-
-
-def trust(ca: Path) -> ssl.SSLContext:
-    """TLS that believes this authority and no other."""
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except OSError as error:
-        told = f"LOOMOS_CA: {ca} is no certificate authority ({error})"
-        raise Refused(0, "INVALID_ARGUMENT", told) from error
-
-
-def content_of(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer; empty where it has no content."""
-    if not response.content:
-        return {}
-    try:
-        content = response.json()
-    except ValueError as error:
-        told = f"{response.url} answered {response.status_code} without JSON"
-        raise Refused(response.status_code, "UNKNOWN", told) from error
-    if not isinstance(content, dict):
-        return {"value": content}
-    if set(content) == {"error"}:
-        # A streaming call's one answer, refused after its status was sent.
-        raise refused_by(content["error"], response.status_code)
-    return content
-
-
-def refused_in(response: httpx.Response) -> Refused:
-    """The refusal that an answer is."""
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        problem = {"detail": f"{response.url} answered {response.status_code} without a reason"}
-    return refused_by(problem, response.status_code)
-
-
-def refused_by(problem: Mapping[str, Any], status: int) -> Refused:
-    """The refusal that a problem document tells."""
-    return Refused(
-        int(problem.get("status", status)),
-        str(problem.get("code", "UNKNOWN")),
-        str(problem.get("detail", "no reason given")),
-        tuple(problem.get("fields", ())),
-        str(problem.get("correlation_id", "")),
-        str(problem.get("reason", "")),
-    )
-
-
-def service_at(path: str) -> str:
-    """The service that answers queries at a path, as the contracts declare; "" for none."""
-    # Slow to import, and only needed by who has written something.
-    from loom.kit.descriptors import contract_of, http_rule
-    from loom.log.catalogue import contracts
-
-    asked = path.strip("/").split("/")
-    found: list[tuple[int, str]] = []
-    for file in contracts():
-        for service in file.services_by_name.values():
-            for method in service.methods:
-                rule = http_rule(method)
-                declared = rule.get.strip("/").split("/") if rule is not None and rule.get else []
-                if len(declared) == len(asked) and all(
-                    want[:1] == "{" or want == have
-                    for want, have in zip(declared, asked, strict=True)
-                ):
-                    literal = sum(want[:1] != "{" for want in declared)
-                    found.append((literal, contract_of(service).name))
-    return max(found)[1] if found else ""

@@ -83,20 +83,14 @@ class Window:
         self._under_way: Counter[str] = Counter()
         self._deadlines: list[tuple[float, int, int]] = []
         self._paused: list[tuple[float, int, Key]] = []
-        self._failed: dict[int, Item] = {}
         self._resting: set[Key] = set()
 
     def add(self, entry: Event, letter: int = 0, attempts: int = 0, reason: str = "") -> None:
-        """Take in the next event, in the log's order within its partition.
-
-        One that was delivered in vain before says how often, and why last.
-        """
-        item = Item(next(self._numbers), entry, letter, attempts=attempts, reason=reason)
+        """Take in the partition's next event; how often it was delivered in vain, and why last."""
+        item = Item(next(self._numbers), entry, letter, Phase.WAITING, attempts, 0, reason)
         self.items[item.number] = item
         if not letter:
             self._by_place[entry.place].append(item)
-        if attempts:
-            self._failed[item.number] = item
         if attempts >= self._attempts_max:
             item.phase = Phase.DYING
             self.dying.append(item)
@@ -181,12 +175,11 @@ class Window:
 
     def failures(self) -> Failures:
         """What was delivered in vain and is not settled."""
+        counts = ((one, one.attempts - (one.phase is Phase.LEASED)) for one in self.items.values())
         return {
-            (item.entry.place, item.entry.offset): (
-                item.attempts - (item.phase is Phase.LEASED),
-                item.reason,
-            )
-            for item in self._failed.values()
+            (one.entry.place, one.entry.offset): (count, one.reason)
+            for one, count in counts
+            if count
         }
 
     def due(self) -> float:
@@ -217,7 +210,6 @@ class Window:
                 self._under_way[self._holder[key]] -= 1
                 one.attempts -= one is not item
         item.reason = reason
-        self._failed[item.number] = item
         if item.attempts >= self._attempts_max:
             item.phase = Phase.DYING
             self._streams[key].remove(item)
@@ -238,7 +230,6 @@ class Window:
     def _settled(self, item: Item) -> None:
         item.phase = Phase.SETTLED
         del self.items[item.number]
-        self._failed.pop(item.number, None)
 
     def _let_go(self, key: Key) -> None:
         """Free a stream of its holder once nothing of it is under way."""
