@@ -8,8 +8,9 @@ import httpx
 
 from loom.log.topics import DECIDING
 from loomos.cli.audit_export import Exported, export
-from loomos.cli.door import Door, refused_in, segment
+from loomos.cli.door import Door, segment
 from loomos.cli.show import err
+from loomos.client.answers import refused_in
 from loomos.client.profile import Refused
 
 __all__ = ["Remote", "exported"]

@@ -1,11 +1,14 @@
 """The command line: what becomes of arguments, and how mistakes are told."""
 
 import base64
+import importlib
 import json
+import pkgutil
 
 import pytest
 import typer
 
+import loomos.cli
 from loomos.cli import admin, docs, main, quotas, show, submit
 from loomos.cli.jobs import status_of
 
@@ -16,6 +19,14 @@ def run(monkeypatch, capsys, *arguments):
         main.main()
     said = capsys.readouterr()
     return ended.value.code, said.out, said.err
+
+
+def test_what_a_command_imports_only_when_it_runs_is_there():
+    found = [one.name for one in pkgutil.walk_packages(loomos.cli.__path__, "loomos.cli.")]
+    assert len(found) > 60
+    for name in found:
+        if not name.endswith("_peer"):  # what benchmarks compare with is installed for them alone
+            importlib.import_module(name)
 
 
 def test_bad_usage_is_one_line_and_exit_status_2(monkeypatch, capsys, tmp_path):
