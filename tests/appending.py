@@ -1,11 +1,28 @@
 """Appends commands through a claimed writer and waits until each is confirmed."""
 
 import asyncio
+import uuid
 
-from loom.log.envelope import Draft
+from loom.log.clock import now_us
+from loom.log.envelope import Draft, Origin
 from loom.log.writer import Appended, Writer
 
-__all__ = ["append", "numbered"]
+__all__ = ["append", "numbered", "origin"]
+
+
+def origin(
+    service: str = "test",
+    shard: str = "local",
+    actor: str = "",
+    story: str = "story",
+    cause: str = "",
+    command_id: str = "",
+) -> Origin:
+    """Where a new command of now comes from."""
+    name = command_id or uuid.uuid4().hex
+    by = actor or f"service:{service}"
+    at_us = now_us()
+    return Origin(f"/loomos/{service}", shard, by, name, bytes(32), at_us, at_us, story, cause)
 
 
 def numbered(

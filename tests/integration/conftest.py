@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.appending import origin
 
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Draft, Origin
+from loom.log.envelope import Draft
 from loom.log.judge import START
 from loom.log.topics import Bus, connection
 from loom.log.writer import Writer
@@ -72,11 +72,7 @@ def note() -> Callable[..., list[Draft]]:
         events = [
             common_pb2.CommandAcknowledged(shard_id=stream, command_type=text) for text in texts
         ]
-        origin = Origin(
-            "/loomos/test", "local", "service:test", uuid.uuid4().hex, bytes(32), now_us(),
-            now_us(), "story", "",
-        )  # fmt: skip
-        return envelope.draft(events, range(version, version + len(texts)), origin)
+        return envelope.draft(events, range(version, version + len(texts)), origin())
 
     return drafts
 

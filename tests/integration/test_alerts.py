@@ -3,17 +3,15 @@
 import asyncio
 import base64
 import hmac
-import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from test_notary_service import caller, eventually, write
 from tests.alert_world import ACME, certificate, place, relay, world
+from tests.appending import origin
 
 from loom.kit.errors import Failure
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.log.topics import connection
 from loom.v1 import deployment_pb2
 from loom.v1 import loomdb_pb2 as pb
@@ -123,11 +121,8 @@ async def test_a_failed_deployment_of_ours_is_deployed_again(world, platform):
         deployment_id=deployment, revision=1, reason="no memory", model_id=model, version=3,
         environment=deployment_pb2.ENVIRONMENT_PRODUCTION,
     )  # fmt: skip
-    origin = Origin(
-        "/loomos/deployment", "acme.vision", "service:deployment", uuid.uuid4().hex, bytes(32),
-        now_us(), now_us(), "story-d", "",
-    )  # fmt: skip
-    await write(platform.administrator, "loomos.deployment", [envelope.draft([event], [1], origin)])
+    drafts = envelope.draft([event], [1], origin("deployment", "acme.vision", story="story-d"))
+    await write(platform.administrator, "loomos.deployment", [drafts])
 
     async def deployed():
         return world.deployed

@@ -4,16 +4,16 @@ import asyncio
 import json
 
 import pytest
+from tests.appending import origin
 from tests.integration.test_notary_service import Judge, caller, command, eventually, tell, write
 from tests.shells import serving
 
 from loom.kit.rebuild import rebuild
 from loom.kit.service import Shell
 from loom.log.archive import fetch, manifests
-from loom.log.clock import now_us
 from loom.log.cold import cache_of
 from loom.log.depot import depot_of
-from loom.log.envelope import Origin, draft
+from loom.log.envelope import draft
 from loom.log.judge import Kind
 from loom.log.parquet import columns_in, decoded
 from loom.log.reader import DELETED, Reader
@@ -45,11 +45,8 @@ def user_event(number, days):
         payload=json.dumps({"secret": f"word-{number}"}).encode(),
         metadata=data_pb2.EventMetadata(retention_override_days=days),
     )
-    origin = Origin(
-        "/loomos/data", "acme", "user:usr-acme-x", f"command-{number}", bytes(32), now_us(),
-        now_us(), "story", "",
-    )  # fmt: skip
-    return draft([event], [number], origin)
+    told = origin("data", "acme", "user:usr-acme-x", command_id=f"command-{number}")
+    return draft([event], [number], told)
 
 
 async def run_now(shell, topic, young_too=True):

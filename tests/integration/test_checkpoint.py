@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from tests.appending import origin
 
 from loom.decider import Rejected, Resource
 from loom.kit.authorize import Caller, Decision, Scope
@@ -17,7 +18,6 @@ from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.log.judge import START
 from loom.log.writer import Doubt, Writer
 from loom.v1 import checkpoint_pb2 as pb
@@ -72,12 +72,8 @@ class World:
     async def happens(self, event: Message) -> None:
         """The scheduler's log has the event."""
         self.versions += 1
-        origin = Origin(
-            "/loomos/scheduler", "local", "service:scheduler", uuid.uuid4().hex, bytes(32),
-            now_us(), now_us(), "story", "",
-        )  # fmt: skip
         settled: asyncio.Future[int | Doubt] = asyncio.get_running_loop().create_future()
-        drafts = envelope.draft([event], [self.versions], origin)
+        drafts = envelope.draft([event], [self.versions], origin("scheduler"))
         await self.writer.send(self.writer.append([(drafts, settled.set_result)]))
         assert isinstance(await asyncio.wait_for(settled, 10), int)
 

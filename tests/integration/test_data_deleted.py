@@ -1,14 +1,13 @@
 """What a policy deleted from the archive leaves data's own tables, and a rebuild gives the same."""
 
 import json
-import uuid
 
+from tests.appending import origin
 from tests.integration.test_notary_service import write
 from tests.sealed_world import eventually, serving, tell
 
 from loom.kit.rebuild import rebuild
-from loom.log.clock import now_us
-from loom.log.envelope import Origin, draft
+from loom.log.envelope import draft
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.data.main import SERVICE as DATA
@@ -25,11 +24,7 @@ def deletion(topic, offset):
     event = pb.ArchiveDeleted(
         log_id=f"{topic}-0", organisation_id="platform", topic=topic, offsets=[offset]
     )
-    origin = Origin(
-        "/loomos/loomdb", "platform", "service:loomdb", uuid.uuid4().hex, bytes(32), now_us(),
-        now_us(), "story", "",
-    )  # fmt: skip
-    return draft([event], [1], origin)
+    return draft([event], [1], origin("loomdb", "platform"))
 
 
 async def test_an_id_goes_with_its_content(fresh_log, fresh_database, platform, settings):

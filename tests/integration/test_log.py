@@ -1,15 +1,13 @@
 """The write path on a real broker: claims, read-back, void records, bases, a log that regrew."""
 
 import asyncio
-import uuid
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.appending import append, numbered
+from tests.appending import append, numbered, origin
 
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Draft, Origin
+from loom.log.envelope import Draft
 from loom.log.judge import START, ZERO_DIGEST, Base, Kind, Stamp
 from loom.log.reader import LogDiverged, Reader
 from loom.log.topics import connection
@@ -24,11 +22,7 @@ def command(stream: str, count: int = 1, text: str = "") -> list[Draft]:
         common_pb2.CommandAcknowledged(shard_id=stream, command_type=f"{text}{index}")
         for index in range(count)
     ]
-    origin = Origin(
-        "/loomos/test", "local", "service:test", uuid.uuid4().hex, bytes(32), now_us(), now_us(),
-        "story", "",
-    )  # fmt: skip
-    return envelope.draft(events, range(1, count + 1), origin)
+    return envelope.draft(events, range(1, count + 1), origin())
 
 
 async def ignore(_: list) -> None:

@@ -5,17 +5,14 @@ import contextlib
 import shutil
 import struct
 import time
-import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.record.util import calc_crc32c
-from tests.appending import append
+from tests.appending import append, origin
 
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.log.judge import START
 from loom.log.notary import Contradiction, Notary
 from loom.log.note import load_signer
@@ -52,11 +49,7 @@ async def write(bus, topic, commands):
             common_pb2.CommandAcknowledged(shard_id="local", command_type=f"command {number} {n}")
             for n in (1, 2, 3)
         ]
-        origin = Origin(
-            "/loomos/test", "local", "service:test", uuid.uuid4().hex, bytes(32), now_us(),
-            now_us(), "story", "",
-        )  # fmt: skip
-        await append(writer, [envelope.draft(events, (1, 2, 3), origin)])
+        await append(writer, [envelope.draft(events, (1, 2, 3), origin())])
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await writer.close()

@@ -5,7 +5,7 @@ import contextlib
 import uuid
 
 import pytest
-from tests.appending import append
+from tests.appending import append, origin
 from tests.shells import serving
 
 from loom.decider import Rejected
@@ -16,7 +16,6 @@ from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.log.judge import START
 from loom.log.note import Verifier
 from loom.log.proof import Proof
@@ -88,11 +87,8 @@ def command(organisation, story, cause=""):
     events = [
         common_pb2.CommandRefused(shard_id=f"{organisation}", command_type=f"{n}") for n in (1, 2)
     ]
-    origin = Origin(
-        "/loomos/marketplace", organisation, "user:usr-acme-x", uuid.uuid4().hex, bytes(32),
-        now_us(), now_us(), story, cause,
-    )  # fmt: skip
-    return envelope.draft(events, (1, 2), origin)
+    told = origin("marketplace", organisation, "user:usr-acme-x", story, cause)
+    return envelope.draft(events, (1, 2), told)
 
 
 async def write(bus, topic, commands):

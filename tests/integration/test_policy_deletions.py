@@ -6,9 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-import uuid
 
 import pytest
+from tests.appending import origin
 from tests.integration.test_archive import Place
 from tests.integration.test_archiver_service import archiving, page, run_now
 from tests.integration.test_notary_service import caller, eventually, tell, write
@@ -16,11 +16,10 @@ from tests.integration.test_notary_service import caller, eventually, tell, writ
 from loom.decider import Rejected
 from loom.kit.rebuild import copy_range, make, positions_in, rebuild, set_path, table_digests
 from loom.log.archive import fetch, manifests
-from loom.log.clock import now_us
 from loom.log.cold import cache_of
 from loom.log.deletions import Deletions
 from loom.log.depot import depot_of
-from loom.log.envelope import Origin, draft
+from loom.log.envelope import draft
 from loom.log.judge import START
 from loom.log.note import Verifier
 from loom.log.parquet import decoded
@@ -42,11 +41,7 @@ TOPIC = "loomos.data"
 def drafted(*events, versions=None):
     """The records of one command of acme's."""
     versions = versions or [1] * len(events)
-    origin = Origin(
-        "/loomos/data", "acme", "user:usr-acme-x", uuid.uuid4().hex, bytes(32), now_us(),
-        now_us(), "story", "",
-    )  # fmt: skip
-    return draft(events, versions, origin)
+    return draft(events, versions, origin("data", "acme", "user:usr-acme-x"))
 
 
 def kept_for(days):

@@ -3,16 +3,14 @@
 import json
 import subprocess
 import sys
-import uuid
 
 import pytest
 from test_notary_service import caller, command, eventually, shell, tell, write
+from tests.appending import origin
 
 from loom.decider import Code, Rejected
 from loom.kit.errors import Failure
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.log.export import frames_in
 from loom.log.note import Verifier
 from loom.log.proof import Proof
@@ -49,11 +47,8 @@ def people(organisation, story="story-people"):
         security_pb2.ApiKeyRevoked(api_key_id="key-2"),
         security_pb2.LoginFailed(user_id=user, failures=1),
     ]
-    origin = Origin(
-        "/loomos/security", organisation, f"user:{user}", uuid.uuid4().hex, bytes(32),
-        now_us(), now_us(), story, "",
-    )  # fmt: skip
-    return user, envelope.draft(events, range(1, len(events) + 1), origin)
+    told = origin("security", organisation, f"user:{user}", story)
+    return user, envelope.draft(events, range(1, len(events) + 1), told)
 
 
 async def trained(bus):
@@ -78,11 +73,8 @@ async def trained(bus):
             deployment_id="dep-1", revision=1)),
     )  # fmt: skip
     for service, shard, event in told:
-        origin = Origin(
-            f"/loomos/{service}", shard, "service:test", uuid.uuid4().hex, bytes(32),
-            now_us(), now_us(), "story-lineage", "",
-        )  # fmt: skip
-        await write(bus, f"loomos.{service}", [envelope.draft([event], [1], origin)])
+        drafts = envelope.draft([event], [1], origin(service, shard, story="story-lineage"))
+        await write(bus, f"loomos.{service}", [drafts])
 
 
 async def test_lineage_leads_from_dataset_to_endpoint_and_back(shell, platform):

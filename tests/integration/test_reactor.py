@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import uuid
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tests.appending import append
+from tests.appending import append, origin
 
 from loom.decider import Command
 from loom.kit import lanes
@@ -14,8 +13,6 @@ from loom.kit.contract import Service
 from loom.kit.errors import Failure
 from loom.kit.reactor import Reactor
 from loom.log import envelope
-from loom.log.clock import now_us
-from loom.log.envelope import Origin
 from loom.store import Fenced
 from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
@@ -106,18 +103,7 @@ def service(topic: str) -> Service:
 
 def event(version: int, node: str = "a"):
     """A command with one event of the service's own, the n-th of its stream."""
-    origin = Origin(
-        source="/loomos/test",
-        shard="local",
-        actor="service:test",
-        command_id=uuid.uuid4().hex,
-        command_digest=bytes(32),
-        issued_at_us=now_us(),
-        at_us=now_us(),
-        correlation_id="story",
-        causation_id="",
-    )
-    return envelope.draft([pb.NodeUncordoned(node_id=node)], [version], origin)
+    return envelope.draft([pb.NodeUncordoned(node_id=node)], [version], origin())
 
 
 @contextlib.asynccontextmanager
