@@ -7,19 +7,18 @@
    same checked tree into SQL.
 """
 
-import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Value
 
-from loom.decider import Code, Rejected
+from loom.decider import Rejected
 from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.filter_text import PATH, TEXT_MAX, condition_of, refused
 
 __all__ = [
+    "PATH",
     "PRIORITIES",
     "ROOTS",
     "Document",
@@ -39,7 +38,6 @@ DEPTH_MAX = 8
 CONDITIONS_MAX = 64
 FILTERS_MAX = 256
 VALUES_MAX = 100
-TEXT_MAX = 1024
 PRIORITIES = ("low", "normal", "high", "critical")
 PLAIN = (
     "type",
@@ -61,24 +59,6 @@ PLAIN = (
 )
 ROOTS = (*PLAIN, "context", "security", "payload", "data")
 """What a path may begin with; `data` is another word for `payload`."""
-PATH = r"[A-Za-z_][A-Za-z0-9_-]*(?:[.][A-Za-z0-9_-]+){0,15}"
-TEXTUAL = re.compile(
-    rf"\s*({PATH})\s*(>=|<=|!=|==|=|>|<|\bin\b|\bcontains\b|\bprefix\b|\bexists\b)\s*(.*?)\s*",
-    re.DOTALL,
-)
-OPERATORS = {
-    "=": pb.FILTER_OPERATOR_EQUAL,
-    "==": pb.FILTER_OPERATOR_EQUAL,
-    "!=": pb.FILTER_OPERATOR_NOT_EQUAL,
-    "<": pb.FILTER_OPERATOR_LESS,
-    "<=": pb.FILTER_OPERATOR_LESS_OR_EQUAL,
-    ">": pb.FILTER_OPERATOR_GREATER,
-    ">=": pb.FILTER_OPERATOR_GREATER_OR_EQUAL,
-    "in": pb.FILTER_OPERATOR_IN,
-    "contains": pb.FILTER_OPERATOR_CONTAINS,
-    "prefix": pb.FILTER_OPERATOR_PREFIX,
-    "exists": pb.FILTER_OPERATOR_EXISTS,
-}
 ORDERED = {
     pb.FILTER_OPERATOR_LESS: lambda found, wanted: found < wanted,
     pb.FILTER_OPERATOR_LESS_OR_EQUAL: lambda found, wanted: found <= wanted,
@@ -136,16 +116,21 @@ class Selection(NamedTuple):
         return name in self.exact or name.startswith(self.prefixes)
 
 
-def selection(types: Iterable[str], where: Sequence[str], tree: pb.Filter) -> Selection:
-    """What types, textual conditions and a filter mean together; raises Rejected."""
+def selection(
+    types: Iterable[str], where: Sequence[str], tree: pb.Filter, within: str = ""
+) -> Selection:
+    """What types, textual conditions and a filter mean together; raises Rejected.
+
+    `within` is the path that the field in a refusal begins with.
+    """
     prefixes = tuple(name.rstrip("*") for name in types if name.endswith(("*", ".")))
     exact = frozenset(name for name in types if not name.endswith(("*", ".")))
-    whole = whole_of(where, tree)
+    whole = whole_of(where, tree, within)
     plain = not where and tree == pb.Filter()
     return Selection(exact, prefixes, None if plain else predicate(whole))
 
 
-def whole_of(where: Sequence[str], tree: pb.Filter) -> pb.Filter:
+def whole_of(where: Sequence[str], tree: pb.Filter, within: str = "") -> pb.Filter:
     """Textual conditions and a filter as one checked filter; raises Rejected naming its field."""
     given = []
     for index, text in enumerate(where):
@@ -153,76 +138,33 @@ def whole_of(where: Sequence[str], tree: pb.Filter) -> pb.Filter:
             given.append(condition_of(text))
             check_condition(given[-1])
         except Rejected as error:
-            raise refused(f"where[{index}]", error.message) from error
-    checked(tree, len(given))
+            raise refused(f"{within}where[{index}]", error.message) from error
+    checked(tree, len(given), f"{within}filter")
     return pb.Filter(conditions=given, all_of=[tree])
 
 
-def condition_of(text: str) -> pb.FilterCondition:
-    """A condition written as text: `payload.accuracy >= 0.8`; raises Rejected."""
-    form = TEXTUAL.fullmatch(text) if len(text) <= TEXT_MAX else None
-    if form is None:
-        known = " ".join(OPERATORS)
-        raise refused("where", f"{text[:80]!r} is no condition: want PATH OPERATOR VALUE, {known}")
-    path, word, told = form.groups()
-    operator = OPERATORS[word]
-    values = [] if operator == pb.FILTER_OPERATOR_EXISTS and not told else values_in(told, word)
-    return pb.FilterCondition(path=path, operator=operator, values=[value_of(v) for v in values])
-
-
-def values_in(told: str, word: str) -> list[Any]:
-    """The values of a textual condition: JSON, else the text itself; IN takes commas, too."""
-    value = plain(told)
-    if word != "in":
-        return [value]
-    if isinstance(value, list):
-        return value
-    return [plain(part.strip()) for part in told.split(",")] if isinstance(value, str) else [value]
-
-
-def plain(told: str) -> Any:
-    """A value as JSON says it, else as text."""
-    try:
-        return json.loads(told)
-    except (ValueError, RecursionError):
-        return told
-
-
-def value_of(value: Any) -> Value:
-    """A text, number or truth value as the contract carries it; raises Rejected."""
-    if isinstance(value, bool):
-        return Value(bool_value=value)
-    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
-        return Value(number_value=value)
-    if isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value):
-        return Value(string_value=value)
-    # A number of thousands of digits has no text in Python: its kind must do.
-    told = type(value).__name__ if isinstance(value, int) else ascii(value)[:80]
-    raise refused("where", f"{told}: want a text, a truth value, or a number up to 1.7e308")
-
-
-def checked(tree: pb.Filter, conditions: int = 0) -> pb.Filter:
+def checked(tree: pb.Filter, conditions: int = 0, field: str = "filter") -> pb.Filter:
     """The filter, where it is within its bounds; raises Rejected naming what is not.
 
     `conditions` stand beside it already.
     """
     filters = 0
-    waiting = [(1, "filter", tree)]
+    waiting = [(1, field, tree)]
     while waiting:
         depth, name, one = waiting.pop()
         filters += 1
         conditions += len(one.conditions)
         if depth > DEPTH_MAX:
-            raise refused("filter", f"the filter is nested deeper than {DEPTH_MAX}")
+            raise refused(field, f"the filter is nested deeper than {DEPTH_MAX}")
         if filters > FILTERS_MAX or conditions > CONDITIONS_MAX:
             told = f"more than {CONDITIONS_MAX} conditions or {FILTERS_MAX} filters"
-            raise refused("filter", f"the filter has {told}")
+            raise refused(field, f"the filter has {told}")
         for index, condition in enumerate(one.conditions):
             try:
                 check_condition(condition)
             except Rejected as error:
-                field = f"{name}.conditions[{index}].{error.field}"
-                raise refused(field, error.message) from error
+                place = f"{name}.conditions[{index}].{error.field}"
+                raise refused(place, error.message) from error
         for word in ("all_of", "any_of", "none_of"):
             for index, inner in enumerate(getattr(one, word)):
                 waiting.append((depth + 1, f"{name}.{word}[{index}]", inner))
@@ -260,11 +202,6 @@ def check_path(path: str, field: str) -> str:
         told = "has no parts" if rest else f"stands for many values: say {root}.NAME"
         raise refused(field, f"{path[:80]!r}: {root} {told}")
     return root
-
-
-def refused(field: str, message: str) -> Rejected:
-    """A filter that cannot be asked."""
-    return Rejected(Code.INVALID_ARGUMENT, message, field)
 
 
 def predicate(tree: pb.Filter) -> Predicate:

@@ -66,7 +66,9 @@ def test_one_threshold_and_a_path_that_there_is():
     organisation().when(create(odd)).refused(Code.INVALID_ARGUMENT, "spec.condition.group_by")
     wrong = spec()
     wrong.condition.selection.where.append("payload.a ~ .*")
-    organisation().when(create(wrong)).refused(Code.INVALID_ARGUMENT, "where")
+    organisation().when(create(wrong)).refused(
+        Code.INVALID_ARGUMENT, "spec.condition.selection.where[0]"
+    )
 
 
 def test_rules_are_bounded_and_named_once():

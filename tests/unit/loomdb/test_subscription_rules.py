@@ -41,7 +41,7 @@ def test_a_subscription_is_made_once_by_a_name():
 
 def test_what_a_subscription_selects_is_checked_before_it_is_made():
     acme().when(create(selection=pb.EventSelection(where=["nothing = 1"]))).refused(
-        Code.INVALID_ARGUMENT, "path"
+        Code.INVALID_ARGUMENT, "selection.where[0]"
     )
     acme().when(create(ack_deadline_ms=5)).refused(Code.INVALID_ARGUMENT, "ack_deadline_ms")
 

@@ -88,7 +88,7 @@ def checked(spec: pb.AlertSpec, rule_id: str, state: Trail) -> pb.AlertSpec:
     """The rule with what it leaves to us filled in; raises Rejected."""
     condition = spec.condition
     chosen = condition.selection
-    filters.selection(chosen.types, chosen.where, chosen.filter)
+    filters.selection(chosen.types, chosen.where, chosen.filter, "spec.condition.selection.")
     if condition.group_by:
         check_group(condition.group_by)
     given = [

@@ -25,7 +25,7 @@ DELIVERIES = 5
 def create(command: pb.CreateSubscriptionRequest, state: Trail, context: Context) -> list[Message]:
     """A new subscription."""
     chosen = command.selection
-    filters.selection(chosen.types, chosen.where, chosen.filter)
+    filters.selection(chosen.types, chosen.where, chosen.filter, "selection.")
     if any(one.name == command.name for one in state.subscriptions.values()):
         told = f"a subscription {command.name!r} is there: delete it first, or choose another name"
         raise Rejected(Code.ALREADY_EXISTS, told, "name")
