@@ -1,4 +1,4 @@
-"""`loomos audit sql`: one SELECT over the auditors' views, or over the archive."""
+"""`loomos audit sql`: one SELECT over the auditors' views, or over archive and index together."""
 
 import json
 from typing import Annotated
@@ -19,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     query: Annotated[str, typer.Argument(help="One SELECT over events, stories or commands.")],
-    cold: Annotated[bool, typer.Option("--cold", help="Ask the archive's records.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Ask archive and index as one table, records.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows at most.")] = 1000,
     organisation: Annotated[str, typer.Option("--org", help="Whose; yours if not given.")] = "",
     as_json: Json = False,

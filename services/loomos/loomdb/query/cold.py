@@ -4,6 +4,7 @@
 2. Of an event whose content a policy deleted the row has no payload, and says so.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from loom.log.archive import Manifest, fetch
 from loom.log.depot import Depot
 from loom.log.parquet import Columns, decoded, selected
 from loom.v1 import data_pb2
-from loomos.loomdb.project.events import content_of
 
 __all__ = ["cold_rows", "place"]
 
@@ -52,7 +52,7 @@ def row_of(path: Path, manifest: Manifest, offset: int, columns: Columns) -> Row
     recorded = archiver.recorded(record, manifest.topic, manifest.partition)
     payload = MessageToDict(recorded.event, preserving_proto_field_name=True)
     if isinstance(recorded.event, data_pb2.EventAppended):
-        payload["payload"] = content_of(recorded.event)
+        payload["payload"] = json.loads(recorded.event.payload)
     return {
         **columns._asdict(),
         "topic": manifest.topic,
