@@ -186,8 +186,8 @@ async def test_a_command_older_than_the_index_is_looked_up_and_never_decided_twi
         await tell(shell, release, who, "elder-2", issued_at_us)
     commander = shell.ownership.commanders[0]
     assert len(commander.desk.answers) >= 2
+    # What is decided leaves an answer here; a heartbeat, which the log may get meanwhile, does not.
     commander.desk.answers = Answers()
-    before = await commander.writer.reader.end()
 
     assert await tell(shell, hold, who, "elder-1", issued_at_us) == first
     with pytest.raises(Failure) as again:
@@ -198,4 +198,4 @@ async def test_a_command_older_than_the_index_is_looked_up_and_never_decided_twi
     with pytest.raises(Failure) as other:
         await tell(shell, hold, who, "elder-1", issued_at_us)
     assert other.value.code == "ALREADY_EXISTS"
-    assert await commander.writer.reader.end() == before
+    assert len(commander.desk.answers) == 0
