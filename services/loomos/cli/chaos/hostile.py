@@ -138,7 +138,7 @@ async def retried(made: World, load: Load, chance: random.Random, count: int = R
         for number in left:
             # Most under the first command's id; some as new commands, which bring the same event.
             given = f"{mark}-{number}" if number % RETRIES_A_COMMAND == 1 else mark
-            if number and number % (count // (KILLS + 1)) == 0:
+            if number and number % (count // (KILLS + 1) + 1) == 0:
                 made.say(f"retry {number} of {count}: {told}; the owner is killed")
                 (await made.owner("data")).kill()
             answer = await told_at_last(made, request, given, told)
