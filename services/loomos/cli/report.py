@@ -99,7 +99,7 @@ def subject(
     organisation: Organisation = "",
     as_json: Json = False,
 ) -> None:
-    """Every event that concerns a person (GDPR, article 15); more than 1,000 in files of their own.
+    """Every event that concerns a person (GDPR, article 15); more than 250 in files of their own.
 
     Example: loomos report subject usr-acme-… --out subject.pdf --format pdf
     """
