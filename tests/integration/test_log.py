@@ -144,6 +144,17 @@ async def test_a_reader_goes_on_from_its_base_only(bus, topic):
     await drop(writer, reading)
 
 
+async def test_a_start_tells_where_the_log_ends_and_no_idle_poll_holds_it_up(bus, topic):
+    writer, reading = await claim(bus, topic)
+    (last,) = await append(writer, [command("a")])
+    base = writer.reader.base
+    reader = Reader(bus, topic, 0, base, fetch_wait_ms=600_000)
+    async with asyncio.timeout(60):
+        assert await reader.start() == base.offset == last + 1
+    await reader.stop()
+    await drop(writer, reading)
+
+
 async def test_many_commands_at_once_keep_their_batches_whole(bus, topic):
     writer, reading = await claim(bus, topic)
     commands = [command(f"s{index}", 3, "x" * 4000) for index in range(300)]

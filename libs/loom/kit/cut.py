@@ -178,9 +178,8 @@ class Edges:
         if edge.waypoints:
             edge.last = edge.waypoints[-1]
         reader = Reader(self._bus, topic, partition, edge.last.base)
-        await reader.start()
+        end = await reader.start()
         try:
-            end = await reader.end()
             while reader.next_offset < end and not edge.passed:
                 records = await reader.batch()
                 edge.take(records)

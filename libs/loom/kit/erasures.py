@@ -64,8 +64,7 @@ async def read(sealing: Sealing, partition: int, start: Base) -> tuple[int, Base
     reader = Reader(sealing.settings, TOPIC, partition, start)
     died = 0
     try:
-        await reader.start()
-        end = await reader.end()
+        end = await reader.start()
         while reader.next_offset < end:
             for record in await reader.batch(wait_ms=500):
                 if record.verdict.kind == Kind.EVENT:

@@ -35,10 +35,9 @@ async def fold_until(
     """
     folder = Folder(service, bus, partition)
     reader = Reader(bus, service.topic, partition)
-    await reader.start()
+    end = await reader.start()
     last = -1
     try:
-        end = await reader.end()
         while reader.next_offset < end:
             for record in await reader.batch():
                 if record.verdict.kind != Kind.EVENT or record.offset >= end:
@@ -57,10 +56,9 @@ async def fold_until(
 async def time_at(bus: Bus, place: Position) -> int | None:
     """When the event at a place, or the last one before it, was decided; None without one."""
     reader = Reader(bus, place.topic, place.partition)
-    await reader.start()
+    end = min(await reader.start(), place.offset + 1)
     found = None
     try:
-        end = min(await reader.end(), place.offset + 1)
         while reader.next_offset < end:
             for record in await reader.batch():
                 if record.offset >= end or record.verdict.kind != Kind.EVENT:

@@ -151,13 +151,19 @@ class Reader:
             fetch_max_bytes=16 * 1024 * 1024,
         )
 
-    async def start(self) -> None:
-        """Connect, and check that the log still holds the base; raises LogDiverged or LogAway."""
+    async def start(self) -> int:
+        """Connect, check that the log still holds the base, and give where it ends now.
+
+        Raises LogDiverged or LogAway.
+        """
         try:
             await self._consumer.start()
             self._watch_connections()
             self._consumer.assign([self._tp])
-            await self._check()
+            # Asked before anything is polled: on one connection a question waits for the poll.
+            end = await self.end()
+            await self._check(end)
+            return end
         except BaseException as error:
             # Who starts again makes a new reader: this one's connections end here.
             with contextlib.suppress(Exception):
@@ -171,7 +177,10 @@ class Reader:
         await end_consumer(self._consumer)
 
     async def end(self) -> int:
-        """The offset behind the last record that the broker has now; raises LogAway."""
+        """The offset behind the last record that the broker has now; raises LogAway.
+
+        It may take as long as an idle poll; who has just started has it from there.
+        """
         try:
             return (await self._consumer.end_offsets([self._tp]))[self._tp]
         except (KafkaError, TimeoutError) as error:
@@ -313,14 +322,15 @@ class Reader:
         known_s = max((polled_ms + self._fetch_wait_ms) / 1000, self._at_end_s)
         return max(0.0, time.time() - known_s)
 
-    async def _check(self) -> None:
+    async def _check(self, end: int | None = None) -> None:
         """Read the last valid record again and compare; go on where the reader stood."""
         self._suspicious = False
         self._check_at = time.monotonic() + CHECK_S
         if self.next_offset > 0:
             # A check waits for the poll that is on its way, so it counts as a poll itself.
             asked_s = time.time()
-            end = await self.end()
+            if end is None:
+                end = await self.end()
             if end < self.next_offset:
                 raise self._diverged(
                     f"the log ends at {end}, this reader was at {self.next_offset}"

@@ -67,10 +67,9 @@ async def measure(bus: Bus, sealed: Sealed) -> Loss:
     """Compare a log with its tree up to the first difference; raises NothingLost."""
     tree, name = sealed.tree, topic_digest(sealed.topic)
     reader = Reader(bus, sealed.topic, sealed.partition)
-    await reader.start()
+    end = await reader.start()
     shared, shared_size, size, differs = START, 0, 0, False
     try:
-        end = await reader.end()
         while reader.next_offset < end and size < tree.size and not differs:
             for record in await reader.batch():
                 if size == tree.size:
@@ -136,9 +135,8 @@ def fork(trees: Path, sealed: Sealed, loss: Loss, signer: Signer) -> Path:
 async def begun(bus: Bus, sealed: Sealed) -> bool:
     """Whether the log is in a later incarnation than its tree already: a restore was cut short."""
     reader = Reader(bus, sealed.topic, sealed.partition)
-    await reader.start()
+    end = await reader.start()
     try:
-        end = await reader.end()
         while reader.next_offset < end:
             await reader.batch()
     finally:

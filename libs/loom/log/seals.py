@@ -99,8 +99,7 @@ async def follow(
     log = structlog.get_logger().bind(tree=notary.name)
     reader = Reader(bus, notary.topic, notary.partition, notary.resume)
     try:
-        await reader.start()
-        notary.check_end(await reader.end())
+        notary.check_end(await reader.start())
         published = not notary.signed.size
         sealed_at = 0.0
         while True:

@@ -16,9 +16,8 @@ async def verify_live(bus: Bus, sealed: Sealed, deletions: Deletions | None = No
     inspection = Inspection(sealed, deletions)
     reader = Reader(bus, sealed.topic, sealed.partition)
     next_offset = 0
-    await reader.start()
+    end = await reader.start()
     try:
-        end = await reader.end()
         while next_offset < end and not inspection.faults_in_tree:
             records = await reader.batch()
             for record in records:

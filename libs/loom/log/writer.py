@@ -119,8 +119,7 @@ class Writer:
         Raises Deposed when another claim won, Doubt when the marker was not read in time, and
         LogDiverged when the log is not the base's.
         """
-        await self.reader.start()
-        end = await self.reader.end()
+        end = await self.reader.start()
         while self.reader.next_offset < end:
             await heard(await self.reader.batch())
         self._producer = AIOKafkaProducer(

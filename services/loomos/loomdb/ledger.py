@@ -15,6 +15,8 @@ from loomos.loomdb.state import Retention
 
 __all__ = ["Ledger", "Run"]
 
+POLL_MS = 1000
+
 
 class Run(NamedTuple):
     """What a round is for."""
@@ -36,7 +38,9 @@ class Ledger:
     def __init__(self, settings: Any) -> None:
         self.state = Retention()
         self._readers = [
-            Reader(settings, "loomos.loomdb", partition) for partition in range(settings.partitions)
+            # It asks where the log ends, again and again: no idle poll may hold that up for long.
+            Reader(settings, "loomos.loomdb", partition, fetch_wait_ms=POLL_MS)
+            for partition in range(settings.partitions)
         ]
 
     @property
@@ -69,7 +73,7 @@ class Ledger:
         until = time.monotonic() + seconds
         while self.wanted is None and time.monotonic() < until:
             for reader in self._readers:
-                self._fold(reader, await reader.batch(wait_ms=1000))
+                self._fold(reader, await reader.batch(POLL_MS))
 
     def _fold(self, reader: Reader, records: list[Judged]) -> None:
         for record in records:

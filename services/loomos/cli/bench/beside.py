@@ -109,9 +109,8 @@ async def loomdb(ground: Ground) -> AsyncIterator[Store]:
 async def end_of(bus: Bus) -> int:
     """Where the measured topic ends now."""
     reader = Reader(bus, SERVICE.topic, 0)
-    await reader.start()
     try:
-        return await reader.end()
+        return await reader.start()
     finally:
         await reader.stop()
 

@@ -145,8 +145,7 @@ def drafts(clock: Clock, versions: dict[str, int]) -> list[Draft]:
 async def projected(service: Service, settings: Settings, store: Store, events: int) -> float:
     """Events a second into empty read models."""
     reader = Reader(settings, DATA.topic, 0)
-    await reader.start()
-    end = await reader.end()
+    end = await reader.start()
     await reader.stop()
     async with store.connection() as connection:
         await connection.execute(EMPTY)

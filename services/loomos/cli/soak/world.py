@@ -181,9 +181,8 @@ def running(process: subprocess.Popen[bytes] | None) -> bool:
 async def read_partition(settings: Bus, topic: str) -> tuple[list[Judged], list[Recorded]]:
     """The whole partition, judged, and its events."""
     reader = Reader(settings, topic, 0)
-    await reader.start()
+    end = await reader.start()
     try:
-        end = await reader.end()
         found: list[Judged] = []
         while reader.next_offset < end:
             found += await reader.batch()

@@ -106,8 +106,7 @@ class Tail:
         while True:
             reader = Reader(self._shell.settings, *place, base)
             try:
-                await reader.start()
-                end = await reader.end()
+                end = await reader.start()
                 while True:
                     await self._admit(place, reader, await reader.batch(IDLE_MS))
                     base = reader.base
