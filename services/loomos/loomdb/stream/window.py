@@ -176,11 +176,8 @@ class Window:
     def failures(self) -> Failures:
         """What was delivered in vain and is not settled."""
         counts = ((one, one.attempts - (one.phase is Phase.LEASED)) for one in self.items.values())
-        return {
-            (one.entry.place, one.entry.offset): (count, one.reason)
-            for one, count in counts
-            if count
-        }
+        failed = ((one.entry, count, one.reason) for one, count in counts if count)
+        return {(entry.place, entry.offset): (count, why) for entry, count, why in failed}
 
     def due(self) -> float:
         """When `expire` has something to do; infinity where nothing waits."""
