@@ -20,14 +20,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from loom.decider import Position, Recorded
 from loom.log import envelope
 from loom.log.endings import end_consumer
 from loom.log.envelope import Sealed
-from loom.log.judge import START, Base, Headers, Judge, Kind, Verdict, digest, stamp_of
+from loom.log.judge import START, Base, Headers, Judge, Kind, digest, stamp_of
+from loom.log.judged import Judged, stored
 from loom.log.topics import Bus, connection
 
 if TYPE_CHECKING:
@@ -46,55 +46,12 @@ CHECK_S = 60.0
 DELETED = "deleted by policy"
 
 
-def stored(key: bytes) -> bytes:
-    """Given as a consumer's key deserializer: wants records as the client's decoder made them."""
-    return key
-
-
-# The client copies each record into a frozen dataclass of eleven fields, at more than it costs to
-# decode it; its own decoder's record has all that a reader needs. Other consumers keep theirs.
-_consumer_record = PartitionRecords._consumer_record
-
-
-def _as_decoded(self: Any, tp: TopicPartition, record: Any) -> Any:
-    return record if self._key_deserializer is stored else _consumer_record(self, tp, record)
-
-
-PartitionRecords._consumer_record = _as_decoded
-
-
 class LogDiverged(Exception):
     """The log is not the one that the stored base speaks of."""
 
 
 class LogAway(ConnectionError):
     """Kafka cannot be reached now; whoever reads tries again."""
-
-
-class Judged(NamedTuple):
-    """A record as stored, and what the judge says of it."""
-
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    verdict: Verdict
-
-    @property
-    def base(self) -> Base:
-        """The base behind a record that closes its command."""
-        stamp = self.verdict.stamp
-        assert stamp is not None
-        return Base(
-            stamp.incarnation,
-            self.offset + 1,
-            stamp.epoch,
-            stamp.claim,
-            stamp.n,
-            self.verdict.chain,
-            self.timestamp_ms,
-        )
 
 
 class Seen(NamedTuple):
