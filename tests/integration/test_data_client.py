@@ -55,6 +55,8 @@ def test_more_than_a_call_takes_goes_in_several(client):
     found = client.append_many(events)
     assert [one.version for one in found] == list(range(1, 1201))
     assert [one.event_id for one in found] == [one.event_id for one in events]
+    (last,) = client.search([STEP], descending=True, limit=1)
+    assert last["payload"]["event_id"] == events[-1].event_id
     with pytest.raises(Refused) as refused:
         client.append_many(events[:1], expected={"many": 3})
     assert refused.value.code == "ABORTED"

@@ -125,10 +125,12 @@ class Client:
         bearer: str = "",
         timeout_s: float = 10.0,
         issued_at_us: int = 0,
+        after: tuple[Position, ...] = (),
     ) -> Message:
         """Have a command decided; raises Failure with the refusal, or when time is up.
 
-        One that may have been told before says when it was issued first.
+        One that may have been told before says when it was issued first. What a command answers of
+        read models has seen the positions in `after`.
         """
         given = Headers(
             command_id=command_id or new_command_id(),
@@ -137,6 +139,7 @@ class Client:
             causation_id=causation_id,
             traceparent=observe.traceparent(),
             bearer=bearer,
+            after=after,
         )
         return await self.call(request, given, timeout_s)
 

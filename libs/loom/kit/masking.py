@@ -20,8 +20,15 @@ def masked(text: str, request: Message) -> str:
     if not personal.has_any(request.DESCRIPTOR):
         return text
     for value in sorted(values_of(request), key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASKED, text)
+        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", spared, text)
     return text
+
+
+def spared(found: re.Match[str]) -> str:
+    """The mask, but not inside a version or an address: a number alone says nothing of those."""
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    dotted = re.search(r"\d\.$", before) or re.match(r"\.\d", after)
+    return found[0] if found[0].isdecimal() and dotted else MASKED
 
 
 def values_of(request: Message) -> set[str]:

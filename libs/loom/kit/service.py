@@ -119,8 +119,12 @@ class Shell:
         if self.service.door is not None and hasattr(self.service.door, "prepare"):
             request = await self.service.door.prepare(request, call.caller, self)
         clear_secrets(request)
+        told = route.response.DESCRIPTOR.full_name == "loom.v1.Receipt"
+        if not told:
+            # A read that leaves a record sees what its caller wrote, as any other query does.
+            await self._await_positions(call.after)
         receipt = await self._decide(route, request, digest, call)
-        if route.response.DESCRIPTOR.full_name == "loom.v1.Receipt":
+        if told:
             return receipt
         assert self.service.door is not None
         answer = await self.service.door.answer(request, receipt, call.caller, self)

@@ -360,7 +360,7 @@ def asked(
             raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --organisation")
         place = f"/api/v1/organisations/{segment(organisation)}/audit/{path}"
         if body is not None:
-            return door.call("POST", place, body)
+            return door.call("POST", place, body, reads=True)
         return door.call("GET", place, params=parameters)
 
 

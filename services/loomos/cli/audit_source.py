@@ -51,7 +51,7 @@ class Remote:
                 "first_offset": first,
                 "end_offset": end,
             }
-            page = self.door.call("POST", place, asked)
+            page = self.door.call("POST", place, asked, reads=True)
             self.complete &= bool(page.get("complete"))
             for one in page.get("deletions", []):
                 self.deletions[base64.b64decode(one["record"])] = one["tlog_proof"]

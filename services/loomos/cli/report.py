@@ -127,7 +127,7 @@ def made(
         body = {name: value for name, value in asked.items() if value}
         body |= {"format": f"REPORT_FORMAT_{form.name}"} | ({"cut": cut} if cut else {})
         place = f"/api/v1/organisations/{segment(organisation)}/reports/{report}"
-        answer = door.call("POST", place, body)
+        answer = door.call("POST", place, body, reads=True)
     content = base64.b64decode(answer.get("content", ""))
     to.write_bytes(content)
     to.with_name(f"{to.name}.manifest").write_text(answer.get("manifest", ""))

@@ -224,7 +224,7 @@ def asked(what: str, organisation: str, body: dict[str, Any]) -> dict[str, Any]:
         if not whose:
             raise Refused(0, "INVALID_ARGUMENT", "whose events? give --org")
         path = f"/api/v1/organisations/{segment(whose)}/audit/events/{what}"
-        return door.call("POST", path, body)
+        return door.call("POST", path, body, reads=True)
 
 
 def row_of(event: dict[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ def run(
         if not whose:
             raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --org")
         path = f"/api/v1/organisations/{segment(whose)}/audit/sql"
-        answer = door.call("POST", path, {"sql": query, "cold": cold, "limit": limit})
+        answer = door.call("POST", path, {"sql": query, "cold": cold, "limit": limit}, reads=True)
     columns = answer.get("columns", [])
     rows = [json.loads(row) for row in answer.get("rows", [])]
     if as_json:

@@ -108,14 +108,18 @@ class Door:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
+        reads: bool = False,
     ) -> dict[str, Any]:
-        """The answer's JSON object; raises Refused."""
+        """The answer's JSON object; raises Refused. `reads` says that a POST asks and changes
+        nothing but the trail of who asked: it sees what this identity wrote, as a GET does."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         if method == "GET" and self.as_of:
             # Some reads leave a record, which asking again must not leave again.
             params = {**(params or {}), "as_of": self.as_of}
         elif method == "GET":
             headers = self.after(path)
+        elif reads:
+            headers |= self.after(path)
         give_up = time.monotonic() + AGAIN_WITHIN_S
         pauses = iter(AGAIN_AFTER_S)
         told = ""

@@ -34,7 +34,7 @@ def search(door: Door, organisation: str, asked: Mapping[str, Any]) -> Iterator[
     most = asked.get("limit") or 0
     body, found = said(asked) | {"limit": min(most or PAGE, PAGE)}, 0
     while True:
-        page = door.call("POST", at(organisation, "events/search"), body)
+        page = door.call("POST", at(organisation, "events/search"), body, reads=True)
         for event in page["events"]:
             yield event
             found += 1
@@ -47,7 +47,7 @@ def search(door: Door, organisation: str, asked: Mapping[str, Any]) -> Iterator[
 
 def analyze(door: Door, organisation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Counts, rates, durations and costs by groups, and what is projected."""
-    return door.call("POST", at(organisation, "events/analyze"), said(asked))
+    return door.call("POST", at(organisation, "events/analyze"), said(asked), reads=True)
 
 
 def get_event(door: Door, organisation: str, event_id: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def walk(door: Door, organisation: str, event_id: str, way: str) -> list[dict[st
 
 def sql(door: Door, organisation: str, text: str, cold: bool) -> list[dict[str, Any]]:
     """The rows of one SELECT."""
-    found = door.call("POST", at(organisation, "sql"), {"sql": text, "cold": cold})
+    found = door.call("POST", at(organisation, "sql"), {"sql": text, "cold": cold}, reads=True)
     rows = (json.loads(row) for row in found["rows"])
     return [dict(zip(found["columns"], row, strict=True)) for row in rows]
 
@@ -72,7 +72,9 @@ def sql(door: Door, organisation: str, text: str, cold: bool) -> list[dict[str, 
 def report(door: Door, organisation: str, kind: str, form: str, asked: Mapping[str, Any]) -> Report:
     """A report as a file, and what proves it."""
     body = said(asked) | {"format": f"REPORT_FORMAT_{form.upper()}"}
-    made = door.call("POST", f"/api/v1/organisations/{organisation}/reports/{kind}", body)
+    made = door.call(
+        "POST", f"/api/v1/organisations/{organisation}/reports/{kind}", body, reads=True
+    )
     return Report(
         content=base64.b64decode(made["content"]),
         media_type=made["media_type"],

@@ -144,6 +144,7 @@ class Rest:
                 correlation_id=correlation_id,
                 bearer=bearer,
                 timeout_s=CALL_SECONDS_MAX,
+                after=after,
             )
         return answered(binding, answer, correlation_id)
 

@@ -83,6 +83,9 @@ def test_words_of_a_refusal_leave_personal_values_out():
     request.event.payload_json = json.dumps({"age": 17, "name": "Ada", "tags": ["x.y*"]})
     told = masked("age 17 of 'Ada' (not 170, not Adam): x.y* does not fit", request)
     assert told == ("age [personal] of '[personal]' (not 170, not Adam): [personal] does not fit")
+    request.event.payload_json = '{"n":1}'
+    told = masked("n is 1: see schema x@1.0.0, not 1.", request)
+    assert told == "n is [personal]: see schema x@1.0.0, not [personal]."
     login = security_pb2.CreateUserRequest(organisation_id="acme", user_name="ada")
     assert masked("user name 'ada' is taken in 'acme'", login) == (
         "user name '[personal]' is taken in 'acme'"

@@ -70,6 +70,7 @@ class Source:
     def __init__(self, made: Made) -> None:
         self.tree = made.tree
         self.made = made
+        self.deletions: dict[bytes, str] = {}
 
     def records(self, log: str, first: int, end: int) -> Iterator[bytes]:
         """All of them: the whole log is exported."""
