@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaProducer
+from tests.appending import read_all
 from tests.conftest import Platform
 from tests.processes import Process, Processes, port
 
@@ -18,7 +19,7 @@ from loom.kit.authority import write_secret
 from loom.kit.client import Client
 from loom.log import envelope
 from loom.log.judge import Kind
-from loom.log.reader import Judged, Reader
+from loom.log.reader import Judged
 from loom.log.topics import connection
 from loom.store import Store
 
@@ -144,20 +145,7 @@ class Doors:
 
     def records(self, service: str) -> list[Judged]:
         """Every record of a service's topic, void ones too."""
-
-        async def read() -> list[Judged]:
-            reader = Reader(self.platform.administrator, f"loomos.{service}", 0)
-            await reader.start()
-            try:
-                end = await reader.end()
-                found: list[Judged] = []
-                while reader.next_offset < end:
-                    found += await reader.batch()
-                return found
-            finally:
-                await reader.stop()
-
-        return asyncio.run(read())
+        return asyncio.run(read_all(self.platform.administrator, f"loomos.{service}"))
 
     def events(self, service: str, principal: str) -> list[Recorded]:
         """What somebody's commands left in a service's topic."""

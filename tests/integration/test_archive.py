@@ -4,18 +4,18 @@ import dataclasses
 
 import pytest
 from tests import buckets
-from tests.appending import append
+from tests.appending import append, read_all
 
 from loom.log.archive import Manifest, fetch, manifests, newest
 from loom.log.archiver import check, discard, pack, rewrite, signed_tree
 from loom.log.deletions import Deletions
 from loom.log.depot import Depot
 from loom.log.envelope import Origin, draft
-from loom.log.judge import START, Base
+from loom.log.judge import Base
 from loom.log.notary import Notary
 from loom.log.note import load_signer
 from loom.log.parquet import LEVEL_LATER, DamagedArchive, columns_of, decoded
-from loom.log.reader import DELETED, LogDiverged, Reader
+from loom.log.reader import DELETED, LogDiverged
 from loom.log.segments import Stored
 from loom.log.shorten import shorten
 from loom.log.verify import Kind
@@ -39,20 +39,6 @@ class Place:
 
 def found_by(record):
     return columns_of(record, ("acme", "acme.vision"))
-
-
-async def read(bus, topic, base=START, until=None):
-    """All judged records from a base to the log's end."""
-    reader = Reader(bus, topic, 0, base)
-    await reader.start()
-    found = []
-    try:
-        end = await reader.end()
-        while reader.next_offset < end:
-            found += await reader.batch()
-    finally:
-        await reader.stop()
-    return found
 
 
 def allowing(topic, offset):
@@ -79,7 +65,7 @@ class World:
 
     async def sign(self):
         notary = Notary(self.trees, self.topic, 0, self.signer)
-        for record in await read(self.bus, self.topic, notary.resume):
+        for record in await read_all(self.bus, self.topic, notary.resume):
             notary.append(record.offset, record.timestamp_ms, record.verdict)
         notary.seal()
         return signed_tree(self.trees, self.topic, 0, self.signer.verifier)
@@ -102,7 +88,7 @@ def world(request, bus, topic, tmp_path):
 async def test_a_shortened_log_reads_and_verifies_as_before(world, writer, note):
     await append(writer, [note("a", n, f"text {n}", "more") for n in range(1, 101)])
     sealed = await world.sign()
-    before = await read(world.bus, world.topic)
+    before = await read_all(world.bus, world.topic)
     first = await world.pack(sealed, rows_max=90)
     second = await world.pack(sealed, first, rows_max=90)
     assert (first.first_offset, first.next_offset) == (0, 89)  # a marker and whole commands
@@ -110,24 +96,24 @@ async def test_a_shortened_log_reads_and_verifies_as_before(world, writer, note)
     assert newest(manifests(world.depot, world.topic, 0)) == [first, second]
     assert await shorten(world.bus, world.topic, 0, second.next_offset) == second.next_offset
 
-    assert await read(world.bus, world.topic) == before
+    assert await read_all(world.bus, world.topic) == before
     inside = Base.parse(first.base_after)
-    assert await read(world.bus, world.topic, inside) == before[89:]
+    assert await read_all(world.bus, world.topic, inside) == before[89:]
     edge = Base.parse(second.base_after)
-    assert await read(world.bus, world.topic, edge) == before[second.next_offset :]
+    assert await read_all(world.bus, world.topic, edge) == before[second.next_offset :]
     report = await verify_live(world.bus, sealed)
     assert (report.faults, report.records) == ((), sealed.tree.size)
 
     # Who has no archive, or another past, is told so and reads nothing.
     without = Place(world.bus, "", "", ("", ""), world.folder)
     with pytest.raises(LogDiverged, match="no archive is known"):
-        await read(without, world.topic)
+        await read_all(without, world.topic)
     with pytest.raises(LogDiverged, match="is not the one that was read before"):
-        await read(world.bus, world.topic, inside._replace(claim=bytes(16)))
+        await read_all(world.bus, world.topic, inside._replace(claim=bytes(16)))
 
     # The writer goes on, and so does a reader that crosses from cold to hot.
     await append(writer, [note("a", 101, "after")])
-    again = await read(world.bus, world.topic)
+    again = await read_all(world.bus, world.topic)
     assert again[:-1] == before
     assert all(record.verdict.valid for record in again)
 
@@ -137,13 +123,13 @@ async def test_a_rewritten_range_replaces_the_old_one_and_deleted_records_stay_p
 ):
     await append(writer, [note("a", n, f"secret {n}" * 20) for n in range(1, 41)])
     sealed = await world.sign()
-    before = await read(world.bus, world.topic)
+    before = await read_all(world.bus, world.topic)
     first = await world.pack(sealed)
     await shorten(world.bus, world.topic, 0, first.next_offset)
     later = await rewrite(world.depot, world.cache, first, sealed, LEVEL_LATER)
     assert (later.generation, later.level, later.root) == (1, LEVEL_LATER, first.root)
     discard(world.depot, first)
-    assert await read(world.bus, world.topic) == before
+    assert await read_all(world.bus, world.topic) == before
 
     gone = await rewrite(world.depot, world.cache, later, sealed, LEVEL_LATER, {3: b"left", 4: b""})
     discard(world.depot, later)
@@ -153,7 +139,7 @@ async def test_a_rewritten_range_replaces_the_old_one_and_deleted_records_stay_p
     assert (kept[3].value, kept[4].value) == (b"left", b"")
     assert kept[3].digest == before[3].verdict.digest
     assert b"secret 3secret 3" not in content
-    found = await read(world.bus, world.topic)
+    found = await read_all(world.bus, world.topic)
     assert [record.offset for record in found if record.verdict.reason == DELETED] == [3, 4]
     assert [one for one in found if one.offset not in (3, 4)] == before[:3] + before[5:]
     assert all(record.verdict.valid for record in found)

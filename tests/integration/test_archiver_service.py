@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from tests.appending import origin
+from tests.appending import origin, read_all
 from tests.integration.test_notary_service import Judge, caller, command, eventually, tell, write
 from tests.shells import serving
 
@@ -61,22 +61,10 @@ async def page(shell, topic):
     return await tell(shell, request, caller())
 
 
-async def replayed(bus, topic):
-    reader = Reader(bus, topic, 0)
-    await reader.start()
-    try:
-        end, found = await reader.end(), []
-        while reader.next_offset < end:
-            found += await reader.batch()
-        return found
-    finally:
-        await reader.stop()
-
-
 async def test_a_run_archives_and_shortens_but_a_hold_keeps_kafka_whole(archiving, platform):
     shell, topic = archiving, "loomos.marketplace"
     await write(platform.administrator, topic, [command("acme", f"story-{n}") for n in range(5)])
-    before = await replayed(shell.settings, topic)
+    before = await read_all(shell.settings, topic)
     scope = pb.HoldScope(correlation_id="story-3")
     hold = pb.PlaceHoldRequest(organisation_id="acme", scope=scope, reason="case 7")
     await tell(shell, hold, caller("acme"))
@@ -114,7 +102,7 @@ async def test_a_run_archives_and_shortens_but_a_hold_keeps_kafka_whole(archivin
     tp = reader._tp
     assert (await reader._consumer.beginning_offsets([tp]))[tp] == len(before)
     await reader.stop()
-    assert await replayed(shell.settings, topic) == before
+    assert await read_all(shell.settings, topic) == before
     depot = depot_of(shell.settings)
     columns = []
     for manifest in manifests(depot, topic, 0):
@@ -185,7 +173,7 @@ async def test_what_is_over_is_deleted_and_leaves_the_index(archiving, platform,
         return sum(one.deleted for one in (await page(shell, topic)).ranges) == 2
 
     assert await eventually(deleted)
-    records = await replayed(shell.settings, topic)
+    records = await read_all(shell.settings, topic)
     events = [one for one in records if one.verdict.kind == Kind.EVENT]
     assert [one.verdict.reason for one in events] == ["", DELETED, DELETED]
     depot = depot_of(shell.settings)

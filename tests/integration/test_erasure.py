@@ -277,8 +277,7 @@ async def test_keys_are_rotated_and_wrapped_anew_by_event(
 
 async def log_end(platform) -> int:
     reader = Reader(platform.administrator, "loomos.loomdb", 0)
-    await reader.start()
     try:
-        return await reader.end()
+        return await reader.start()
     finally:
         await reader.stop()

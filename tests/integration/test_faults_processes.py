@@ -141,8 +141,7 @@ async def test_a_log_that_lost_its_tail_stops_whoever_read_it(
     async with world.loaded():
         pass
     reader = Reader(world.settings, TOPIC, 0)
-    await reader.start()
-    end = await reader.end()
+    end = await reader.start()
     while reader.next_offset < end:
         await reader.batch()
     second.kill()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.appending import append, numbered, origin
+from tests.appending import append, numbered, origin, read_all
 
 from loom.log import envelope
 from loom.log.envelope import Draft
@@ -39,19 +39,6 @@ async def drop(writer: Writer, reading: asyncio.Task) -> None:
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await writer.close()
-
-
-async def read_all(bus, topic: str) -> list:
-    reader = Reader(bus, topic, 0)
-    await reader.start()
-    try:
-        end = await reader.end()
-        found = []
-        while reader.next_offset < end:
-            found += await reader.batch()
-        return found
-    finally:
-        await reader.stop()
 
 
 async def test_confirmed_commands_are_read_once_in_order(bus, topic):

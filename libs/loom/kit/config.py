@@ -252,7 +252,7 @@ def storage(value: str, default: Path) -> str:
 def whole(variable: str, given: Mapping[str, str], default: int, least: int, most: int) -> int:
     """A whole number between two bounds."""
     value = given.get(variable, str(default))
-    if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
+    if not re.fullmatch(r"[0-9]{1,15}", value) or not least <= int(value) <= most:
         raise InvalidSetting(f"{variable} is {value!r}: want a whole number, {least} to {most}")
     return int(value)
 

@@ -41,8 +41,7 @@ WINDOWS_PREFIX = "loomos-telemetry-"
 # The protocol's numbers for resources, patterns, operations and permissions.
 TOPIC, GROUP = 2, 3
 ANY, LITERAL, PREFIXED = 1, 3, 4
-ALL, READ, WRITE, DELETE = 2, 3, 4, 6
-DESCRIBE_CONFIGS = 10
+ALL, READ, WRITE, DELETE, DESCRIBE_CONFIGS = 2, 3, 4, 6, 10
 ALLOW = 3
 SCRAM_SHA_512 = 2
 ITERATIONS = 4096

@@ -34,6 +34,7 @@ AUDITORS_DSN = "auditor.dsn"
 PORTS = ["kafka", "kafka-agents", "kafka-controller", "postgres"]
 ACCESS_SECONDS = 60.0
 LEFT_SECONDS = 20.0
+Say = Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,13 @@ class Stores:
         if not self.given_postgres:
             self.launch_postgres(say)
 
-    def launch_kafka(self, say: Callable[[str], None]) -> None:
+    def launch_kafka(self, say: Say = lambda _: None) -> None:
         """Start our broker and note its mark."""
         self.broker.launch(say)
         assert self.broker.process is not None
         write_secret(self.home.path / "kafka.pid", mark(self.broker.process.pid))
 
-    def launch_postgres(self, say: Callable[[str], None]) -> None:
+    def launch_postgres(self, say: Say = lambda _: None) -> None:
         """Start our database server and note its mark."""
         if not self.database.data.exists():
             say("making PostgreSQL's cluster")
@@ -122,24 +123,19 @@ class Stores:
     def relaunch(self, name: str) -> None:
         """Start a store's process again."""
         if name == "postgres":
-            self.launch_postgres(ignore)
+            self.launch_postgres()
         else:
-            self.launch_kafka(ignore)
+            self.launch_kafka()
 
     def state(self) -> dict[str, Any]:
         """What `state.json` tells about the stores."""
         found: dict[str, Any] = {"kafka": {"bootstrap": self.bootstrap}}
         if self.broker.process is not None:
-            found["kafka"] |= {
-                "ssl_bootstrap": self.broker.ssl_bootstrap,
-                "pid": self.broker.process.pid,
-            }
+            found["kafka"]["ssl_bootstrap"] = self.broker.ssl_bootstrap
+            found["kafka"]["pid"] = self.broker.process.pid
         if self.database.process is not None:
-            found["postgres"] = {
-                "host": "127.0.0.1",
-                "port": self.database.port,
-                "pid": self.database.process.pid,
-            }
+            port, pid = self.database.port, self.database.process.pid
+            found["postgres"] = {"host": "127.0.0.1", "port": port, "pid": pid}
         return found
 
     def wait(self) -> None:
@@ -245,10 +241,6 @@ def stop_left(home: Home, say: Callable[[str], None]) -> None:
             if stop_marked(path.read_text(), gently, LEFT_SECONDS):
                 say(f"stopped the {name} that an earlier run left")
             path.unlink()
-
-
-def ignore(line: str) -> None:
-    """Nobody watches."""
 
 
 def kafka_password(path: Path) -> str:

@@ -9,7 +9,6 @@ LOOMOS_SECURITY (`host:port`, else from the home's state file).
 """
 
 import asyncio
-import dataclasses
 import fcntl
 import json
 import os
@@ -18,7 +17,7 @@ import shutil
 import signal
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
@@ -144,7 +143,7 @@ def registration(settings: Settings, gpus: Gpus, node_id: str, name: str) -> rm.
     if "LOOMOS_NODE_CPU_MILLI" in given:
         cpus = whole("LOOMOS_NODE_CPU_MILLI", given, 0, 1, 999_999_999)
     if "LOOMOS_NODE_MEMORY_BYTES" in given:
-        memory_bytes = _bytes("LOOMOS_NODE_MEMORY_BYTES", given["LOOMOS_NODE_MEMORY_BYTES"])
+        memory_bytes = whole("LOOMOS_NODE_MEMORY_BYTES", given, 0, 1, 10**15 - 1)
     request = rm.RegisterNodeRequest(
         node_id=node_id,
         hostname=name,
@@ -235,7 +234,7 @@ def kafka(settings: Settings) -> Settings:
     if not bootstrap:
         state = supervised(settings.home).get("kafka") or {}
         bootstrap = str(state.get("ssl_bootstrap", ""))
-    return dataclasses.replace(settings, kafka=bootstrap, kafka_security="SSL")
+    return replace(settings, kafka=bootstrap, kafka_security="SSL")
 
 
 async def resolve(settings: Settings, service: str) -> str:
@@ -245,9 +244,3 @@ async def resolve(settings: Settings, service: str) -> str:
         return settings.environ[variable]
     services = supervised(settings.home).get("services") or {}
     return str((services.get(service) or {}).get("address", ""))
-
-
-def _bytes(variable: str, text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,14}", text):
-        raise InvalidSetting(f"{variable} is {text!r}: want a whole number of bytes")
-    return int(text)

@@ -93,8 +93,7 @@ def joined(word: str, clauses: Sequence[Clause]) -> Clause:
     """Clauses as one."""
     if not clauses:
         return ALL
-    some, every = any, all
-    keyed = (every if word == "OR" else some)(one.keyed for one in clauses)
+    keyed = (all if word == "OR" else any)(one.keyed for one in clauses)
     text = f" {word} ".join(one.text for one in clauses)
     return Clause(f"({text})", keyed, all(one.exact for one in clauses))
 
@@ -143,9 +142,8 @@ def of_number(column: str, operator: int, wanted: Sequence[Any], values: Values)
     if not numbers or operator in (pb.FILTER_OPERATOR_PREFIX, pb.FILTER_OPERATOR_CONTAINS):
         return NEVER
     exact = all(abs(one) <= EXACT_MAX for one in numbers)
-    if operator in SAME:
-        return Clause(f"{column} = ANY({values.add(numbers)}::float8[])", False, exact)
-    return Clause(f"{column} {COMPARED[operator]} {values.add(numbers[0])}::float8", False, exact)
+    compared = f"{COMPARED.get(operator, '=')} ANY({values.add(numbers)}::float8[])"
+    return Clause(f"{column} {compared}", False, exact)
 
 
 def of_json(path: str, operator: int, wanted: Sequence[Any], values: Values) -> Clause:
@@ -154,18 +152,12 @@ def of_json(path: str, operator: int, wanted: Sequence[Any], values: Values) -> 
     steps[0] = "payload" if steps[0] == "data" else steps[0]
     if steps == ["priority"] and operator in COMPARED:
         rank = PRIORITIES.index(wanted[0])
-        of_rank: dict[int, tuple[str, ...]] = {
-            pb.FILTER_OPERATOR_LESS: PRIORITIES[:rank],
-            pb.FILTER_OPERATOR_LESS_OR_EQUAL: PRIORITIES[: rank + 1],
-            pb.FILTER_OPERATOR_GREATER: PRIORITIES[rank + 1 :],
-            pb.FILTER_OPERATOR_GREATER_OR_EQUAL: PRIORITIES[rank:],
-        }
-        kept = of_rank[operator]
+        word = COMPARED[operator]
+        below, above = PRIORITIES[:rank], PRIORITIES[rank + 1 :]
+        kept = [*(below if word[0] == "<" else above), *([wanted[0]] if word[1:] else [])]
         return where(steps, "=", kept, values) if kept else NEVER
-    if operator == pb.FILTER_OPERATOR_EXISTS:
-        return Clause(f"search @? {values.add(jsonpath(steps))}::jsonpath")
-    if operator == pb.FILTER_OPERATOR_NOT_EQUAL:
-        return Clause(f"search @? {values.add(jsonpath(steps))}::jsonpath", exact=False)
+    if operator in (pb.FILTER_OPERATOR_EXISTS, pb.FILTER_OPERATOR_NOT_EQUAL):
+        return there(steps, operator == pb.FILTER_OPERATOR_EXISTS, values)
     if operator in SAME:
         return where(steps, "=", wanted, values)
     if operator == pb.FILTER_OPERATOR_CONTAINS:
@@ -178,8 +170,7 @@ def of_json(path: str, operator: int, wanted: Sequence[Any], values: Values) -> 
 
 def where(steps: Sequence[str], word: str, wanted: Iterable[Any], values: Values) -> Clause:
     """Something at the path is one of the values: what the GIN index is for."""
-    tests: list[str] = []
-    exact = True
+    tests, exact = list[str](), True
     for one in wanted:
         told, sure = literals(one)
         tests += [f"@ {word}{word} {text}" for text in told]
@@ -197,9 +188,9 @@ def holds(steps: Sequence[str], wanted: Any, values: Values) -> Clause:
     text = safe_text(wanted)
     # `q` takes the value as it stands: there is no pattern in it.
     inside = asked(steps, f'@ like_regex {quoted(text)} flag "q"', False, values)
-    named = Clause(f"search @? {values.add(jsonpath([*steps, text]))}::jsonpath", exact=False)
-    same = where(steps, "=", [wanted], values)
-    return joined("OR", [inside, named, same])._replace(keyed=False, exact=False)
+    named = there([*steps, text], False, values)
+    found = [inside, named, where(steps, "=", [wanted], values)]
+    return joined("OR", found)._replace(keyed=False, exact=False)
 
 
 def ordered(steps: Sequence[str], word: str, wanted: Any, values: Values) -> Clause:
@@ -208,7 +199,7 @@ def ordered(steps: Sequence[str], word: str, wanted: Any, values: Values) -> Cla
         return NEVER
     if isinstance(wanted, str):
         if not wanted.isascii() or "\0" in wanted:
-            return Clause(f"search @? {values.add(jsonpath(steps))}::jsonpath", exact=False)
+            return there(steps, False, values)
         return asked(steps, f"@ {word} {quoted(wanted)}", True, values)
     exact = abs(wanted) <= EXACT_MAX
     # Where a double is coarser than what is compared, its neighbour lets through what might fit.
@@ -225,6 +216,11 @@ def asked(steps: Sequence[str], test: str, exact: bool, values: Values) -> Claus
     """A test of what stands at a path."""
     path = f"{jsonpath(steps)} ? ({ALONE} && ({test}))"
     return Clause(f"search @? {values.add(path)}::jsonpath", exact=exact)
+
+
+def there(steps: Sequence[str], exact: bool, values: Values) -> Clause:
+    """Something stands at a path."""
+    return Clause(f"search @? {values.add(jsonpath(steps))}::jsonpath", exact=exact)
 
 
 def literals(wanted: Any) -> tuple[list[str], bool]:
