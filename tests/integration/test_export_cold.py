@@ -3,8 +3,8 @@
 from hashlib import sha256
 
 import pytest
-from test_archive import World, read
-from tests.appending import append
+from test_archive import World
+from tests.appending import append, read_all
 
 from loom.log.export import read_range
 from loom.log.reader import LogAway
@@ -26,7 +26,7 @@ async def test_an_export_reads_on_over_a_shortened_log(bus, topic, writer, note,
     world = World(bus, topic, tmp_path, str(tmp_path / "archive"))
     await append(writer, [note("a", n, f"text {n}", "more") for n in range(1, 61)])
     sealed = await world.sign()
-    before = await read(world.bus, topic)
+    before = await read_all(world.bus, topic)
     hot = await all_frames(world.bus, topic, len(before), 4000)
     assert [frame.offset for frame in hot] == [record.offset for record in before]
     assert [sha256(one.stored).digest() for one in hot] == [r.verdict.digest for r in before]

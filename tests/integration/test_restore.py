@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.appending import append
+from tests.appending import append, read_all
 from tests.integration.conftest import writing
-from tests.integration.test_archive import World, read
+from tests.integration.test_archive import World
 
 from loom.kit.contract import Hears
 from loom.kit.folder import Inputs
@@ -52,14 +52,14 @@ async def test_a_lost_tail_becomes_the_next_incarnation(world, note):
     async with writing(world.bus, world.topic) as writer:
         await append(writer, [note("a", n, "x", "y") for n in range(1, 11)])
     sealed = await world.sign()
-    before = await read(world.bus, world.topic)
+    before = await read_all(world.bus, world.topic)
     with pytest.raises(NothingLost):
         await measure(world.bus, sealed)
     beyond = before[-1].base
 
     await lose(world, before[:11])
     with pytest.raises(LogDiverged):
-        await read(world.bus, world.topic, beyond)
+        await read_all(world.bus, world.topic, beyond)
     loss = await measure(world.bus, sealed)
     assert (loss.shared_size, loss.lost_from, loss.lost_through) == (11, 11, 20)
     assert loss.shared == before[10].base
@@ -72,14 +72,14 @@ async def test_a_lost_tail_becomes_the_next_incarnation(world, note):
     # Records of the new incarnation, a new tree over them, and the proof of what both share.
     async with writing(world.bus, world.topic) as writer:
         await append(writer, [note("b", n, "z") for n in range(1, 4)])
-    found = await read(world.bus, world.topic)
+    found = await read_all(world.bus, world.topic)
     assert found[:11] == before[:11]
     assert [record.verdict.stamp.incarnation for record in found[11:]] == [1] * 6
     told = recorded(archived(found[12]), world.topic, 0).event
     assert told == event
     assert newest_incarnation(world.trees, world.topic, 0) == 1
     notary = Notary(world.trees, world.topic, 0, world.signer, 1)
-    for record in await read(world.bus, world.topic, notary.resume):
+    for record in await read_all(world.bus, world.topic, notary.resume):
         notary.append(record.offset, record.timestamp_ms, record.verdict)
     notary.seal()
     (fresh,) = open_trees(world.trees, world.signer.verifier)
@@ -99,7 +99,7 @@ async def test_what_was_heard_of_a_lost_tail_stays_unheard(world, note):
     async with writing(world.bus, world.topic) as writer:
         await append(writer, [note("a", n, f"{n}") for n in range(1, 9)])
     sealed = await world.sign()
-    before = await read(world.bus, world.topic)
+    before = await read_all(world.bus, world.topic)
     await lose(world, before[:5])
     loss = await measure(world.bus, sealed)
     await begin(world.bus, sealed, loss, "operator:ada", "lost")
@@ -125,12 +125,12 @@ async def test_an_emptied_partition_is_filled_from_the_archive(world, note):
     async with writing(world.bus, world.topic) as writer:
         await append(writer, [note("a", n, "x") for n in range(1, 9)])
     sealed = await world.sign()
-    before = await read(world.bus, world.topic)
+    before = await read_all(world.bus, world.topic)
     manifest = await world.pack(sealed, due=lambda record: record.offset < 6)
     await lose(world, [])
     records = decoded(fetch(world.depot, manifest, world.cache))
     assert await refill(world.bus, Topic(world.topic, ()), 0, records) == 6
-    assert await read(world.bus, world.topic) == before[:6]
+    assert await read_all(world.bus, world.topic) == before[:6]
     loss = await measure(world.bus, sealed)
     assert (loss.shared_size, loss.lost_from, loss.lost_through) == (6, 6, 8)
     with pytest.raises(ValueError, match="not empty"):
