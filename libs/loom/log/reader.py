@@ -40,6 +40,8 @@ __all__ = ["DELETED", "IDLE_MS", "Judged", "LogAway", "LogDiverged", "Reader", "
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 10_000
 """How long the broker holds a poll that finds nothing; a record ends it at once."""
+LOOK_MS = 1000
+"""After this the client looks by itself whether it has something to ask for."""
 IDLE_MS = 5000
 """What a follower waits who has nothing else to do: a record wakes him at once."""
 CHECK_S = 60.0
@@ -102,8 +104,8 @@ class Reader:
             isolation_level="read_committed",
             auto_offset_reset="none",
             fetch_max_wait_ms=fetch_wait_ms,
-            # What it waits for wakes it; by itself it would look five times a second.
-            consumer_timeout_ms=fetch_wait_ms,
+            # What it waits for wakes it, nearly always; else it would look five times a second.
+            consumer_timeout_ms=LOOK_MS,
             max_partition_fetch_bytes=8 * 1024 * 1024,
             fetch_max_bytes=16 * 1024 * 1024,
         )
@@ -325,11 +327,14 @@ class Reader:
         async with asyncio.timeout(30):
             while True:
                 try:
-                    found = await self._consumer.getmany(self._tp, timeout_ms=1000, max_records=1)
+                    found = await self._consumer.getmany(self._tp, timeout_ms=50, max_records=1)
                 except OffsetOutOfRangeError:
                     return (await self._cold_records(offset, 1))[0]
                 if found.get(self._tp):
                     return found[self._tp][0]
+                # Where the place changed while an answer came, the client forgets to ask again.
+                fetcher: Any = self._consumer._fetcher
+                fetcher._notify(fetcher._wait_consume_future)
 
     def _watch_connections(self) -> None:
         """Be told when a broker's connection ends; the client offers no public way to ask."""

@@ -108,11 +108,12 @@ class Tail:
             try:
                 end = await reader.start()
                 while True:
-                    await self._admit(place, reader, await reader.batch(IDLE_MS))
-                    base = reader.base
+                    # Looked at first: where nothing lies ahead the next batch is long in coming.
                     if reader.next_offset >= end and place not in self._ready:
                         self._ready.add(place)
                         self._tell()
+                    await self._admit(place, reader, await reader.batch(IDLE_MS))
+                    base = reader.base
             except LogAway as error:
                 log.warning("the log is away from streams", reason=str(error))
                 await asyncio.sleep(RETRY_S)
