@@ -14,7 +14,7 @@ from loom.v1 import common_pb2
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LINES_MAX = 400
-LINES_NINE_IN_TEN = 260
+LINES_NINE_IN_TEN = 250
 WHOLE = ("loomos_verify.py",)
 """Files whose point is to be one file."""
 WORDS = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
