@@ -19,11 +19,14 @@ PATIENCE_SECONDS = 1.0
 async def end_consumer(consumer: AIOKafkaConsumer) -> None:
     """Disconnect a consumer, also one that never started."""
     fetcher = consumer._fetcher
-    if fetcher is not None:
-        await cancelled(fetcher._fetch_task)
-        await cancelled(*fetcher._pending_tasks)
-        fetcher._pending_tasks.clear()
-    await consumer.stop()
+    try:
+        if fetcher is not None:
+            await cancelled(fetcher._fetch_task)
+            await cancelled(*fetcher._pending_tasks)
+            fetcher._pending_tasks.clear()
+    finally:
+        # Also where whoever stops it is cancelled meanwhile: a process that ends says why, last.
+        await consumer.stop()
 
 
 async def end_producer(producer: AIOKafkaProducer) -> None:
