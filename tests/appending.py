@@ -1,17 +1,13 @@
-"""Appends commands through a claimed writer until each is confirmed; reads a partition whole."""
+"""Appends commands through a claimed writer and waits until each is confirmed."""
 
 import asyncio
 import uuid
 
 from loom.log.clock import now_us
 from loom.log.envelope import Draft, Origin
-from loom.log.judge import START, Base
-from loom.log.judged import Judged
-from loom.log.reader import Reader
-from loom.log.topics import Bus
 from loom.log.writer import Appended, Writer
 
-__all__ = ["append", "numbered", "origin", "read_all"]
+__all__ = ["append", "numbered", "origin"]
 
 
 def origin(
@@ -43,16 +39,3 @@ async def append(writer: Writer, commands: list[list[Draft]]) -> list[int]:
     appended, futures = numbered(writer, commands)
     await writer.send(appended)
     return [await asyncio.wait_for(one, 10) for one in futures]
-
-
-async def read_all(bus: Bus, topic: str, base: Base = START) -> list[Judged]:
-    """Every record from a base to the log's end, void ones too."""
-    reader = Reader(bus, topic, 0, base)
-    end = await reader.start()
-    found: list[Judged] = []
-    try:
-        while reader.next_offset < end:
-            found += await reader.batch()
-    finally:
-        await reader.stop()
-    return found

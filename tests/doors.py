@@ -10,18 +10,16 @@ from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaProducer
-from tests.appending import read_all
 from tests.conftest import Platform
 from tests.processes import Process, Processes, port
 
 from loom.decider import Position, Recorded
 from loom.kit.authority import write_secret
-from loom.kit.client import Client
+from loom.kit.owners import connected
 from loom.log import envelope
 from loom.log.judge import Kind
-from loom.log.reader import Judged
+from loom.log.reader import Judged, read_all
 from loom.log.topics import connection
-from loom.store import Store
 
 __all__ = ["Doors", "Person"]
 
@@ -127,19 +125,8 @@ class Doors:
         """A command over gRPC, as the gateway sends it."""
 
         async def told() -> Any:
-            settings = self.platform.settings("gateway")
-            store = Store(settings.postgres, "gateway", connections_max=1)
-            await store.open()
-
-            async def resolve(service: str, shard: str) -> str:
-                return await store.owner_address(f"loomos.{service}", 0)
-
-            client = Client(settings, resolve)
-            try:
+            async with connected(self.platform.settings("gateway"), "gateway") as client:
                 return await client.tell(request, bearer=person.token, command_id=command_id)
-            finally:
-                await client.close()
-                await store.close()
 
         return asyncio.run(told())
 

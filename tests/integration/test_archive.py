@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from tests import buckets
-from tests.appending import append, read_all
+from tests.appending import append
 
 from loom.log.archive import Manifest, fetch, manifests, newest
 from loom.log.archiver import check, discard, pack, rewrite, signed_tree
@@ -15,7 +15,7 @@ from loom.log.judge import Base
 from loom.log.notary import Notary
 from loom.log.note import load_signer
 from loom.log.parquet import LEVEL_LATER, DamagedArchive, columns_of, decoded
-from loom.log.reader import DELETED, LogDiverged
+from loom.log.reader import DELETED, LogDiverged, read_all
 from loom.log.segments import Stored
 from loom.log.shorten import shorten
 from loom.log.verify import Kind
@@ -65,7 +65,7 @@ class World:
 
     async def sign(self):
         notary = Notary(self.trees, self.topic, 0, self.signer)
-        for record in await read_all(self.bus, self.topic, notary.resume):
+        for record in await read_all(self.bus, self.topic, base=notary.resume):
             notary.append(record.offset, record.timestamp_ms, record.verdict)
         notary.seal()
         return signed_tree(self.trees, self.topic, 0, self.signer.verifier)
@@ -98,9 +98,9 @@ async def test_a_shortened_log_reads_and_verifies_as_before(world, writer, note)
 
     assert await read_all(world.bus, world.topic) == before
     inside = Base.parse(first.base_after)
-    assert await read_all(world.bus, world.topic, inside) == before[89:]
+    assert await read_all(world.bus, world.topic, base=inside) == before[89:]
     edge = Base.parse(second.base_after)
-    assert await read_all(world.bus, world.topic, edge) == before[second.next_offset :]
+    assert await read_all(world.bus, world.topic, base=edge) == before[second.next_offset :]
     report = await verify_live(world.bus, sealed)
     assert (report.faults, report.records) == ((), sealed.tree.size)
 
@@ -109,7 +109,7 @@ async def test_a_shortened_log_reads_and_verifies_as_before(world, writer, note)
     with pytest.raises(LogDiverged, match="no archive is known"):
         await read_all(without, world.topic)
     with pytest.raises(LogDiverged, match="is not the one that was read before"):
-        await read_all(world.bus, world.topic, inside._replace(claim=bytes(16)))
+        await read_all(world.bus, world.topic, base=inside._replace(claim=bytes(16)))
 
     # The writer goes on, and so does a reader that crosses from cold to hot.
     await append(writer, [note("a", 101, "after")])

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from tests.appending import origin, read_all
+from tests.appending import origin
 from tests.integration.test_notary_service import Judge, caller, command, eventually, tell, write
 from tests.shells import serving
 
@@ -16,7 +16,7 @@ from loom.log.depot import depot_of
 from loom.log.envelope import draft
 from loom.log.judge import Kind
 from loom.log.parquet import columns_in, decoded
-from loom.log.reader import DELETED, Reader
+from loom.log.reader import DELETED, Reader, read_all
 from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.archiver import archive

@@ -4,10 +4,10 @@ from hashlib import sha256
 
 import pytest
 from test_archive import World
-from tests.appending import append, read_all
+from tests.appending import append
 
 from loom.log.export import read_range
-from loom.log.reader import LogAway
+from loom.log.reader import LogAway, read_all
 from loom.log.shorten import shorten
 
 pytestmark = [pytest.mark.bus]

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.appending import append, numbered, origin, read_all
+from tests.appending import append, numbered, origin
 
 from loom.log import envelope
 from loom.log.envelope import Draft
 from loom.log.judge import START, ZERO_DIGEST, Base, Kind, Stamp
-from loom.log.reader import LogDiverged, Reader
+from loom.log.reader import LogDiverged, Reader, read_all
 from loom.log.topics import connection
 from loom.log.writer import Deposed, Writer
 from loom.v1 import common_pb2

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.appending import append, read_all
+from tests.appending import append
 from tests.integration.conftest import writing
 from tests.integration.test_archive import World
 
@@ -16,7 +16,7 @@ from loom.log.judge import Base
 from loom.log.merkle import consistency_proof, verify_consistency
 from loom.log.notary import Contradiction, Notary, newest_incarnation
 from loom.log.parquet import decoded
-from loom.log.reader import LogDiverged
+from loom.log.reader import LogDiverged, read_all
 from loom.log.restore import NothingLost, begin, begun, fork, measure, refill
 from loom.log.topics import Topic, connection
 from loom.log.verify import open_trees
@@ -59,7 +59,7 @@ async def test_a_lost_tail_becomes_the_next_incarnation(world, note):
 
     await lose(world, before[:11])
     with pytest.raises(LogDiverged):
-        await read_all(world.bus, world.topic, beyond)
+        await read_all(world.bus, world.topic, base=beyond)
     loss = await measure(world.bus, sealed)
     assert (loss.shared_size, loss.lost_from, loss.lost_through) == (11, 11, 20)
     assert loss.shared == before[10].base
@@ -79,7 +79,7 @@ async def test_a_lost_tail_becomes_the_next_incarnation(world, note):
     assert told == event
     assert newest_incarnation(world.trees, world.topic, 0) == 1
     notary = Notary(world.trees, world.topic, 0, world.signer, 1)
-    for record in await read_all(world.bus, world.topic, notary.resume):
+    for record in await read_all(world.bus, world.topic, base=notary.resume):
         notary.append(record.offset, record.timestamp_ms, record.verdict)
     notary.seal()
     (fresh,) = open_trees(world.trees, world.signer.verifier)

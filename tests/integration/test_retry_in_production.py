@@ -15,8 +15,7 @@ from tests.doors import Person
 from tests.processes import port
 from tests.streaming import Streams, until
 
-from loom.kit.client import Client
-from loom.store import Store
+from loom.kit.owners import connected
 from loom.v1 import deployment_pb2 as pb
 from loomos.cli.session import new_secret
 
@@ -106,19 +105,8 @@ class Production(Streams):
 
     async def told_as_deployment(self, request: object) -> None:
         """A command in the name of the service that registers what jobs trained."""
-        settings = self.platform.settings("deployment")
-        store = Store(settings.postgres, "deployment", connections_max=1)
-        await store.open()
-
-        async def resolve(service: str, shard: str) -> str:
-            return await store.owner_address(f"loomos.{service}", 0)
-
-        client = Client(settings, resolve)
-        try:
+        async with connected(self.platform.settings("deployment"), "deployment") as client:
             await client.tell(request)
-        finally:
-            await client.close()
-            await store.close()
 
 
 @pytest.fixture(scope="module")

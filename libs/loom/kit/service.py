@@ -24,7 +24,6 @@ from loom.decider import Position, Recorded, Rejected, partition_shard
 from loom.kit import erasures, observe
 from loom.kit.answers import Answer
 from loom.kit.authorize import Authorizer, Caller
-from loom.kit.client import Client
 from loom.kit.commander import Commander
 from loom.kit.config import Settings
 from loom.kit.contract import Hears, Service
@@ -33,6 +32,7 @@ from loom.kit.elder import answered_long_ago, is_elder
 from loom.kit.entries import Entry, stale_view, unknown_outcome
 from loom.kit.errors import WRONG_OWNER, Failure
 from loom.kit.loops import kept
+from loom.kit.owners import client_over
 from loom.kit.ownership import Ownership
 from loom.kit.reactor import derived_id
 from loom.kit.routes import Route, route_of, routes_of, shard_in
@@ -42,7 +42,7 @@ from loom.kit.travel import Travels
 from loom.log.clock import now_us
 from loom.log.judge import START, Base
 from loom.log.reader import follow
-from loom.log.topics import DECIDING, partition_of
+from loom.log.topics import partition_of
 from loom.personal import has_any, organisation_of
 from loom.store import Connection, Store
 from loom.v1 import travel_pb2
@@ -63,7 +63,7 @@ class Shell:
         self.log = structlog.get_logger().bind(service=service.name)
         self.store = Store(settings.postgres, service.name.replace("-", "_"))
         self.authorizer = Authorizer(settings)
-        self.client = Client(settings, self.resolve)
+        self.client = client_over(settings, self.store)
         self.address = settings.listen
         self.owner = ""
         self.ownership = Ownership(self)
@@ -83,17 +83,6 @@ class Shell:
         opened = self.travels.db(as_of, caller, action) if as_of else self.db()
         async with opened as connection:
             yield connection
-
-    async def resolve(self, service: str, shard: str) -> str:
-        """Where the owner of a shard listens; Failure UNAVAILABLE while nobody owns it."""
-        if service in DECIDING:
-            partition = partition_of(shard, self.settings.partitions)
-            address = await self.store.owner_address(f"loomos.{service}", partition)
-        else:
-            address = self.settings.address_of(service)
-        if not address:
-            raise Failure("UNAVAILABLE", f"{service} has no address yet: retry")
-        return address
 
     def follow(
         self, service: str, partition: int = 0, start: Base = START

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from loom.log.cold import Cold
     from loom.log.parquet import Archived
 
-__all__ = ["DELETED", "IDLE_MS", "Judged", "LogAway", "LogDiverged", "Reader", "follow"]
+__all__ = [
+    "DELETED",
+    "IDLE_MS",
+    "Judged",
+    "LogAway",
+    "LogDiverged",
+    "Reader",
+    "follow",
+    "read_all",
+    "recorded",
+]
 
 BATCH_RECORDS_MAX = 2000
 FETCH_WAIT_MS = 10_000
@@ -266,11 +276,7 @@ class Reader:
 
     def recorded(self, record: Judged) -> Recorded:
         """A valid event, decoded."""
-        stamp = record.verdict.stamp
-        assert stamp is not None
-        position = Position(self.topic, self.partition, record.offset, stamp.incarnation)
-        found = envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
-        return found._replace(deleted=True) if record.verdict.reason == DELETED else found
+        return recorded(record, self.topic, self.partition)
 
     def lag_s(self) -> float:
         """Seconds since the reader was last known to stand at the log's end; 0 while it does."""
@@ -370,3 +376,25 @@ async def follow(
             yield found
     finally:
         await reader.stop()
+
+
+def recorded(record: Judged, topic: str, partition: int) -> Recorded:
+    """A valid event of a partition, decoded."""
+    stamp = record.verdict.stamp
+    assert stamp is not None
+    position = Position(topic, partition, record.offset, stamp.incarnation)
+    found = envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
+    return found._replace(deleted=True) if record.verdict.reason == DELETED else found
+
+
+async def read_all(bus: Bus, topic: str, partition: int = 0, base: Base = START) -> list[Judged]:
+    """Every record from a base to where the log ends now, void ones too."""
+    reader = Reader(bus, topic, partition, base)
+    end = await reader.start()
+    found: list[Judged] = []
+    try:
+        while reader.next_offset < end:
+            found += await reader.batch()
+    finally:
+        await reader.stop()
+    return found

@@ -95,7 +95,9 @@ class Tiles:
         return rows
 
     def entry(self, index: int) -> bytes:
-        """The bytes of one leaf."""
+        """The bytes of one leaf; raises DamagedTree where the tree has none of this index."""
+        if not 0 <= index < self.size:
+            raise DamagedTree(f"{self.folder} has no leaf {index} at size {self.size}")
         number, place = divmod(index, WIDTH)
         bundle = self._tile("entries", number)
         stride = 2 + int.from_bytes(bundle[:2], "big")

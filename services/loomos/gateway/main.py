@@ -10,10 +10,9 @@ from importlib import resources
 import uvicorn
 
 from loom.kit import observe, rpc, tls
-from loom.kit.client import Client
 from loom.kit.config import InvalidSetting, Settings
+from loom.kit.owners import client_over
 from loom.log.catalogue import contracts
-from loom.log.topics import DECIDING, partition_of
 from loom.store import Store
 from loomos.gateway.rest import Rest
 
@@ -41,14 +40,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     store = Store(settings.postgres, "gateway", connections_max=4)
-
-    async def resolve(service: str, shard: str) -> str:
-        if service not in DECIDING:
-            return settings.address_of(service)
-        partition = partition_of(shard, settings.partitions)
-        return await store.owner_address(f"loomos.{service}", partition)
-
-    client = Client(settings, resolve)
+    client = client_over(settings, store)
     commented = resources.files("loom.v1").joinpath("contracts.binpb").read_bytes()
     rest = Rest(client, contracts(), [commented])
     async with contextlib.AsyncExitStack() as stack:

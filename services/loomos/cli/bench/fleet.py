@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from loom.kit.client import Client
 from loom.kit.config import Settings
-from loom.store import Store
+from loom.kit.owners import connected
 from loomos.cli.bench.ground import scratch
 from loomos.cli.demo import nodes, people
 from loomos.cli.demo.stage import Stage
@@ -46,22 +46,10 @@ class Fleet:
             "token"
         ]
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    def client(self) -> AbstractAsyncContextManager[Client]:
         """Speaks gRPC to the services themselves."""
         settings = Settings.load("gateway", {"LOOMOS_HOME": str(self.stage.home)})
-        store = Store(settings.postgres, "gateway", connections_max=1)
-        await store.open()
-
-        async def resolve(service: str, shard: str) -> str:
-            return await store.owner_address(f"loomos.{service}", 0)
-
-        client = Client(settings, resolve)
-        try:
-            yield client
-        finally:
-            await client.close()
-            await store.close()
+        return connected(settings, "gateway")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from loom.kit.errors import Failure
 from loom.v1 import data_pb2 as pb
 from loomos.cli.chaos.appends import ORGANISATIONS, sample
 from loomos.cli.chaos.cluster import ANSWERS, MEMBERS, POLL_SECONDS, RECOVER_SECONDS, Cluster
-from loomos.cli.soak.load import UNTOLD, Load
+from loomos.cli.soak.load import Load
 
 __all__ = ["FAULTS"]
 
@@ -108,16 +108,7 @@ async def level(made: Cluster, name: str) -> str:
         event=sample(f"level-{secrets.token_hex(8)}", "levels"),
         consistency=f"CONSISTENCY_{name}",  # pyright: ignore
     )
-    async with asyncio.timeout(RECOVER_SECONDS):
-        while True:
-            try:
-                await made.people.tell(request, request.organisation_id)
-            except Failure as failure:
-                if failure.code not in UNTOLD:
-                    return f"{failure.code}: {failure}"
-                await asyncio.sleep(POLL_SECONDS)
-            else:
-                return "OK"
+    return await made.people.verdict(request, request.organisation_id, RECOVER_SECONDS)
 
 
 FAULTS: dict[str, Callable[[Cluster, Load], Awaitable[str]]] = {

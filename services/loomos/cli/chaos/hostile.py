@@ -107,23 +107,10 @@ async def hostile_events(made: World, load: Load, chance: random.Random) -> str:
     requests.append(pb.AppendEventRequest(organisation_id=ORGANISATIONS[0], event=itself))
     del deep
     for request in requests:
-        code = await verdict(made, request)
+        said = await made.people.verdict(request, request.organisation_id, RECOVER_SECONDS)
+        code = said.partition(":")[0]
         assert code in VERDICTS, f"{request.event.payload_json[:40]!r} got {code}"
     return f"{len(requests)} hostile events, all refused"
-
-
-async def verdict(made: World, request: pb.AppendEventRequest) -> str:
-    """The code of a refusal; asked again while nothing is known."""
-    async with asyncio.timeout(RECOVER_SECONDS):
-        while True:
-            try:
-                await made.people.tell(request, request.organisation_id)
-            except Failure as failure:
-                if failure.code not in UNTOLD:
-                    return failure.code
-                await asyncio.sleep(0.2)
-            else:
-                return "OK"
 
 
 async def retried(made: World, load: Load, chance: random.Random, count: int = RETRIES) -> str:

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.message import Message
 
-from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.errors import Failure
+from loom.kit.owners import client_over
 from loom.store import Store
 from loom.v1 import common_pb2, data_pb2, security_pb2
 from loomos.cli.chaos.appends import KIND, ORGANISATIONS, SCHEMA
+from loomos.cli.soak.load import UNTOLD
 
 __all__ = ["People"]
 
@@ -24,6 +25,7 @@ NAME = "chaos"
 FRESH_SECONDS = 150.0
 PATIENCE_SECONDS = 120.0
 CALL_SECONDS = 6.0
+AGAIN_SECONDS = 0.2
 LOGIN_SECONDS = 20.0
 """Checking a password is made to be slow, and slower on a busy machine."""
 
@@ -33,14 +35,10 @@ class People:
 
     def __init__(self, settings: Settings) -> None:
         self.store = Store(settings.postgres, "gateway", connections_max=2)
-        self.client = Client(settings, self.resolve)
+        self.client = client_over(settings, self.store)
         self.password = secrets.token_urlsafe(24)
         self._tokens: dict[str, tuple[str, float]] = {}
         self._logins = defaultdict[str, asyncio.Lock](asyncio.Lock)
-
-    async def resolve(self, service: str, shard: str) -> str:
-        """Where the owner of a service's one partition listens."""
-        return await self.store.owner_address(f"loomos.{service}", 0)
 
     async def close(self) -> None:
         """Call nobody any more."""
@@ -106,6 +104,19 @@ class People:
                 # Where clocks jump, a token ends early or has not begun.
                 self._tokens.pop(organisation, None)
             raise
+
+    async def verdict(self, request: Message, organisation: str, seconds: float) -> str:
+        """`OK`, or code and words of a refusal; asked again while nothing is known."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    await self.tell(request, organisation)
+                except Failure as failure:
+                    if failure.code not in UNTOLD:
+                        return f"{failure.code}: {failure}"
+                    await asyncio.sleep(AGAIN_SECONDS)
+                else:
+                    return "OK"
 
     async def patiently(
         self, request: Message, organisation: str, seconds: float = PATIENCE_SECONDS

@@ -106,7 +106,7 @@ class World:
 
     async def owner(self, service: str) -> Process:
         """The instance that holds the partition, as its lease says."""
-        address = await self.people.resolve(service, "")
+        address = await self.people.client.resolve(service, "")
         return next(
             (one for one in self.of(service) if one.settings.listen == address), self.of(service)[0]
         )

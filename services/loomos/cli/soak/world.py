@@ -14,12 +14,12 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from loom.decider import Recorded
-from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.contract import Service
+from loom.kit.owners import client_over
 from loom.kit.rebuild import Followed, positions, rebuild
 from loom.log.judge import Kind
-from loom.log.reader import Judged, Reader
+from loom.log.reader import Judged, read_all, recorded
 from loom.log.topics import Bus
 from loom.store import Store
 from loom.v1 import common_pb2
@@ -106,11 +106,7 @@ class World:
         """Callers at work; afterwards everything is checked, and Broken raised."""
         store = Store(self.settings.postgres, SERVICE.name.replace("-", "_"), connections_max=2)
         await store.open()
-
-        async def resolve(service: str, shard: str) -> str:
-            return await store.owner_address(TOPIC, 0)
-
-        client = Client(self.settings, resolve)
+        client = client_over(self.settings, store)
 
         async def tell(request: Message, command_id: str) -> common_pb2.Receipt:
             answer = await client.tell(request, command_id=command_id, timeout_s=TELL_SECONDS)
@@ -180,16 +176,8 @@ def running(process: subprocess.Popen[bytes] | None) -> bool:
 
 async def read_partition(settings: Bus, topic: str) -> tuple[list[Judged], list[Recorded]]:
     """The whole partition, judged, and its events."""
-    reader = Reader(settings, topic, 0)
-    end = await reader.start()
-    try:
-        found: list[Judged] = []
-        while reader.next_offset < end:
-            found += await reader.batch()
-        valid = [one for one in found if one.verdict.kind == Kind.EVENT]
-        return found, [reader.recorded(one) for one in valid]
-    finally:
-        await reader.stop()
+    found = await read_all(settings, topic)
+    return found, [recorded(one, topic, 0) for one in found if one.verdict.kind == Kind.EVENT]
 
 
 async def unlike_the_log(
