@@ -1,10 +1,13 @@
 """A report as a PDF; the JSON is attached to it.
 
-The standard fonts know Latin-1 only: other characters are shown as `?` here, and rightly in the
-attached JSON.
+1. The standard fonts know Latin-1 only: other characters are shown as `?` here, and rightly in the
+   attached JSON.
+2. Letters are of one width, so lines are broken by counting: measuring each letter for that, as
+   fpdf does, took nine tenths of a report's time.
 """
 
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any, Literal
 
 from loomos.loomdb.report.page import title_of
@@ -31,8 +34,11 @@ def sheet(content: dict[str, Any], as_json: bytes) -> bytes:
     pdf.add_page()
 
     def line(text: str, size: int, style: Literal["", "B"] = "", height: float = LINE_MM) -> None:
-        pdf.set_font("helvetica", style, size)
-        pdf.multi_cell(0, height, latin(text), new_x="LMARGIN", new_y="NEXT")
+        pdf.set_font("courier", style, size)
+        letters = int(pdf.epw / pdf.get_string_width("0"))
+        for part in latin(text).splitlines():
+            for piece in wrap(part, letters, break_on_hyphens=False) or [""]:
+                pdf.cell(0, height, piece, new_x="LMARGIN", new_y="NEXT")
 
     line(title_of(content), 16, "B", 9)
     line(f"Cut: {content['cut']}", 7)
