@@ -11,9 +11,9 @@ import pytest_asyncio
 from loomos.cli.chaos import hostile, processes
 from loomos.cli.chaos.invariants import Checks
 from loomos.cli.chaos.rounds import FAULTS, ON_DISKS, one_round
-from loomos.cli.chaos.story import Story
 from loomos.cli.chaos.told import broken_causes, broken_ids
 from loomos.cli.chaos.world import world
+from loomos.cli.soak.story import Story
 
 SEED = 20261122
 QUICK = ("hostile events", "forged records", "many writers", "bits flipped", "owner killed")

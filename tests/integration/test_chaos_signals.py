@@ -1,4 +1,4 @@
-"""A run of `loomos chaos log` that is told to end leaves no process, no mount and no folder."""
+"""A run of chaos or soak that is told to end leaves no process, no mount and no folder."""
 
 import json
 import os
@@ -12,17 +12,26 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.bus, pytest.mark.db, pytest.mark.timeout(400)]
 
-COMMAND = ["-m", "loomos.cli.main", "chaos", "log", "--minutes", "5", "--only", "owner killed"]
+CHAOS = ["chaos", "log", "--only", "owner killed"]
+SOAK = ["soak"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_and_leaves_nothing(number, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "until", "number"),
+    [
+        (CHAOS, "did", signal.SIGINT),
+        (CHAOS, "did", signal.SIGTERM),
+        (SOAK, "begin", signal.SIGTERM),
+        (SOAK, "held so far", signal.SIGTERM),
+    ],
+)
+def test_a_signal_ends_a_run_and_leaves_nothing(command, until, number, tmp_path):
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
-    argv = [sys.executable, *COMMAND, "--json"]
+    argv = [sys.executable, "-m", "loomos.cli.main", *command, "--minutes", "5", "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environ) as run:
         try:
             facts = map(json.loads, run.stdout or ())
-            assert next(one for one in facts if one["what"] == "did")
+            assert next(one for one in facts if one["what"] == until)
             run.send_signal(number)
             run.send_signal(number)
             last = list(facts)[-1]

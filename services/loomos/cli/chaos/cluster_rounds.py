@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loomos.cli.chaos.cluster import cluster
 from loomos.cli.chaos.cluster_faults import FAULTS
-from loomos.cli.chaos.story import Story
+from loomos.cli.soak.story import Story
 
 __all__ = ["run_cluster"]
 

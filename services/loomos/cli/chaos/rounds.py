@@ -10,9 +10,9 @@ from pathlib import Path
 
 from loomos.cli.chaos import bits, damage, hostile, lines, processes
 from loomos.cli.chaos.invariants import Checks
-from loomos.cli.chaos.story import Story
 from loomos.cli.chaos.world import World, world
 from loomos.cli.soak.load import Load
+from loomos.cli.soak.story import Story
 from loomos.cli.soak.world import Broken
 
 __all__ = [

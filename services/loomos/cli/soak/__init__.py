@@ -6,20 +6,20 @@
 """
 
 import asyncio
-import logging
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
-from rich.console import Console
+
+from loomos.cli.show import Json
+from loomos.cli.soak.ending import run_apart
+from loomos.cli.soak.story import Story
 
 if TYPE_CHECKING:
     from loomos.cli.soak.load import Load
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-out = Console(soft_wrap=True, highlight=False)
 HANG_SECONDS = 15
 ANSWERS = 30
 RECOVER_SECONDS = 90.0
@@ -41,33 +40,14 @@ def add_to(app: typer.Typer) -> None:
 def soak(
     seed: Annotated[int, typer.Option(min=0, help="Chooses faults and commands; else drawn.")] = 0,
     minutes: Annotated[int, typer.Option(min=1, max=24 * 60, help="How long.")] = 10,
+    as_json: Json = False,
 ) -> None:
     """Break the platform again and again and check what it promises. Example: loomos soak"""
-    from loomos.cli.soak.world import Broken
-
-    # The processes' own logs lie in the folder; here only the rounds are told.
-    logging.disable(logging.CRITICAL)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    seed = seed or random.SystemRandom().randrange(1, 2**31)
-    folder = Path(tempfile.mkdtemp(prefix="loomos-soak-"))
-    out.print(f"seed {seed}, {minutes} minutes, in {folder}")
-    try:
-        asyncio.run(rounds(folder, seed, minutes * 60))
-    except (Broken, AssertionError, TimeoutError, ExceptionGroup) as error:
-        out.print(f"[red]broken:[/red] {'; '.join(lines_of(error))}\neverything lies in {folder}")
-        raise typer.Exit(1) from error
-    shutil.rmtree(folder)
-    out.print("[green]every promise held[/green]")
+    story = Story(as_json)
+    run_apart("soak", partial(rounds, story=story), seed, minutes, story)
 
 
-def lines_of(error: BaseException) -> list[str]:
-    """What went wrong, without the groups that wrap it."""
-    if isinstance(error, BaseExceptionGroup):
-        return [line for one in error.exceptions for line in lines_of(one)]
-    return [str(error) or type(error).__name__]
-
-
-async def rounds(folder: Path, seed: int, seconds: float) -> None:
+async def rounds(folder: Path, seed: int, seconds: float, story: Story) -> None:
     """One fault after another until time is up, each followed by the whole check."""
     from loomos.cli.soak.world import World
     from loomos.embedded.home import Home
@@ -77,8 +57,8 @@ async def rounds(folder: Path, seed: int, seconds: float) -> None:
     stores = Stores(Home.open(folder), {})
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     try:
-        stores.launch(out.print)
-        stores.wait()
+        stores.launch(lambda line: story.tell("note", line=line))
+        await asyncio.to_thread(stores.wait)
         # Making users and topics runs a loop of its own.
         await asyncio.to_thread(stores.provision, ALL)
         world = World(stores, seed)
@@ -90,9 +70,8 @@ async def rounds(folder: Path, seed: int, seconds: float) -> None:
                 async with world.loaded() as load:
                     await FAULTS[name](world, load)
                     await load.go_on(ANSWERS, RECOVER_SECONDS)
-                told = Counter(f"{one.kind} {one.code}".strip() for one in world.outcomes.values())
-                counts = ", ".join(f"{count} {kind}" for kind, count in sorted(told.items()))
-                out.print(f"round {world.rounds}: {name}: {counts}; all as told")
+                counts = Counter(one.kind for one in world.outcomes.values())
+                story.tell("held so far", round=world.rounds, name=name, **counts)
         finally:
             world.stop()
     finally:
