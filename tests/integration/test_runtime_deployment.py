@@ -1,9 +1,11 @@
 """From a registered version to a served one: deployment on a real log, a real runtime behind it."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +20,9 @@ from loom.kit.rpc import serve
 from loom.kit.service import Shell
 from loom.v1 import deployment_pb2 as pb
 from loom.v1 import runtime_pb2
+from loomos.deployment import watch
 from loomos.deployment.main import SERVICE
+from loomos.runtime import replica
 from loomos.runtime.main import Runtime, running
 
 
@@ -58,6 +62,7 @@ class World:
         self.shell.client = Client(self.shell.settings, self.resolve)
         self.client = Client(settings("scheduler"), self.resolve)
         self.runtime: Runtime | None = None
+        self.stack = contextlib.AsyncExitStack()
 
     async def resolve(self, service: str, shard: str) -> str:
         if service == "deployment":
@@ -110,6 +115,14 @@ class World:
         listed = self.runtime.models.served.values()
         return [one.order.version for one in listed if one.order.project_id == self.project]
 
+    async def restarted(self) -> None:
+        """The runtime is stopped; with what is on its disk another begins."""
+        await self.stack.aclose()
+        self.stack = contextlib.AsyncExitStack()
+        self.runtime = await self.stack.enter_async_context(
+            running(self.runtime_settings, self.everybody.authenticate)
+        )
+
 
 @pytest.fixture
 async def world(platform: Any, settings: Any) -> AsyncIterator[World]:
@@ -122,15 +135,15 @@ async def world(platform: Any, settings: Any) -> AsyncIterator[World]:
     shell.owner = f"deployment@{door.address}"
     owning = asyncio.create_task(shell.ownership.own(0))
     try:
-        authenticate = world.everybody.authenticate
-        async with running(world.runtime_settings, authenticate) as world.runtime:
-            serving = asyncio.create_task(shell.ownership.serving())
-            await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
-            if owning.done():
-                owning.result()
-            yield world
-            assert not owning.done()
+        await world.restarted()
+        serving = asyncio.create_task(shell.ownership.serving())
+        await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
+        if owning.done():
+            owning.result()
+        yield world
+        assert not owning.done()
     finally:
+        await world.stack.aclose()
         owning.cancel()
         await asyncio.gather(owning, return_exceptions=True)
         await shell.store.release_lease(SERVICE.topic, 0, shell.owner)
@@ -173,3 +186,42 @@ async def test_a_good_model_is_served_updated_degraded_rolled_back_and_ended(wor
         assert await world.served() == []
         listed: Any = await world.shell.client.ask(runtime_pb2.ListServedModelsRequest())
         assert not [one for one in listed.models if one.deployment_id == first.deployment_id]
+
+
+@pytest.mark.parametrize("damage", ["artifact", "orders"])
+async def test_what_a_restarted_runtime_cannot_serve_is_failed_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(replica, "FAILED_STARTS_MAX", 2)
+    watching = asyncio.create_task(watch.watch(world.shell))
+    try:
+        async with asyncio.timeout(90):
+            receipt = await world.register(0.95, run=1)
+            first = await world.deployment(pb.DEPLOYMENT_STATUS_ACTIVE, 1)
+            await world.restarted()
+            assert not await watch.lost(world.shell), "its worker may be on its way"
+            if damage == "artifact":
+                kept = {path: path.read_bytes() for path in world.store.iterdir()}
+                for path in kept:
+                    path.write_bytes(b"spoiled")
+            else:
+                kept = {}
+                shutil.rmtree(world.runtime_settings.home / "runtime")
+            await world.restarted()
+            lost = await world.deployment(pb.DEPLOYMENT_STATUS_FAILED, 1)
+            told = "not the file that was registered" if kept else "does not know it any more"
+            assert told in lost.reason
+            assert (lost.serving_revision, lost.endpoint.served_name) == (0, "")
+            for path, content in kept.items():
+                path.write_bytes(content)
+            await world.client.tell(
+                pb.DeployModelRequest(
+                    model_id=receipt.id, version=1, environment=pb.ENVIRONMENT_STAGING
+                )
+            )
+            again = await world.deployment(pb.DEPLOYMENT_STATUS_ACTIVE, 2)
+            assert (again.deployment_id, await world.served()) == (first.deployment_id, [1])
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

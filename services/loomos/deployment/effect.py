@@ -21,18 +21,31 @@ async def effect(record: Recorded, shell: Shell) -> list[Command]:
     match record.event:
         case pb.DeploymentRequested() as event:
             return await load(event, record, shell)
+        case pb.DeploymentFailed() as event if not event.serving_revision:
+            # What the log says is not served shall not come back by itself.
+            await unload(event, record, shell)
+            return []
         case pb.DeploymentStopped() as event:
-            await shell.tell(
-                runtime_pb2.UnloadModelRequest(
-                    deployment_id=event.deployment_id, revision=event.revision
-                ),
-                key="unload",
-                correlation_id=record.correlation_id,
-                causation_id=record.id,
-            )
+            await unload(event, record, shell)
             return [Command(pb.ReportDeploymentUnloadedRequest(deployment_id=event.deployment_id))]
         case _:
             return []
+
+
+async def unload(
+    event: pb.DeploymentStopped | pb.DeploymentFailed, record: Recorded, shell: Shell
+) -> None:
+    """Order the end of a revision; a newer order than this one stands."""
+    order = runtime_pb2.UnloadModelRequest(
+        deployment_id=event.deployment_id, revision=event.revision
+    )
+    story, cause = record.correlation_id, record.id
+    try:
+        await shell.tell(order, key="unload", correlation_id=story, causation_id=cause)
+    except Failure as failure:
+        if failure.code in PASSING:
+            raise
+        shell.log.info("order overtaken", cause=cause, reason=failure.message)
 
 
 async def load(event: pb.DeploymentRequested, record: Recorded, shell: Shell) -> list[Command]:

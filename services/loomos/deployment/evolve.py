@@ -45,6 +45,7 @@ def evolve(state: State, event: Message) -> None:
         case pb.DeploymentFailed():
             deployment = state.deployments[event.deployment_id]
             deployment.phase = Phase.DEGRADED if event.serving_revision else Phase.FAILED
+            deployment.serving_revision = event.serving_revision
         case pb.DeploymentStopped():
             state.deployments[event.deployment_id].phase = Phase.INACTIVE
         case pb.DeploymentTerminated():

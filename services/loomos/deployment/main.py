@@ -10,6 +10,7 @@ from loomos.deployment.effect import effect
 from loomos.deployment.evolve import evolve
 from loomos.deployment.project import project
 from loomos.deployment.state import initial
+from loomos.deployment.watch import watch
 
 __all__ = ["SERVICE"]
 
@@ -24,5 +25,6 @@ SERVICE = Service(
     query=query,
     effect=effect,
     door=door,
+    background=watch,
     schema=(Path(__file__).parent / "schema.sql").read_text(),
 )

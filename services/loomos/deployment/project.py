@@ -44,9 +44,9 @@ WHERE deployment_id = %s
 STATUS = """
 UPDATE deployments SET status = %s, reason = %s, updated_at_us = %s WHERE deployment_id = %s
 """
-TERMINATED = """
-UPDATE deployments SET status = %s, serving_revision = 0, serving_version = 0, endpoint = '',
-    updated_at_us = %s
+NOTHING_SERVED = """
+UPDATE deployments SET status = %s, reason = %s, updated_at_us = %s, serving_revision = 0,
+    serving_version = 0, endpoint = ''
 WHERE deployment_id = %s
 """
 REVISION_ACTIVATED = """
@@ -83,13 +83,11 @@ def project(record: Recorded) -> list[Statement]:
                 Statement(REVISION_ACTIVATED, (at_us, deployment_id, revision)),
             ]
         case pb.DeploymentFailed():
-            status = (
-                pb.DEPLOYMENT_STATUS_DEGRADED
-                if event.serving_revision
-                else pb.DEPLOYMENT_STATUS_FAILED
-            )
+            status, statement = pb.DEPLOYMENT_STATUS_FAILED, NOTHING_SERVED
+            if event.serving_revision:
+                status, statement = pb.DEPLOYMENT_STATUS_DEGRADED, STATUS
             return [
-                Statement(STATUS, (status, event.reason, at_us, event.deployment_id)),
+                Statement(statement, (status, event.reason, at_us, event.deployment_id)),
                 Statement(REVISION_FAILED, (at_us, event.deployment_id, event.revision)),
             ]
         case pb.DeploymentStopped():
@@ -97,7 +95,7 @@ def project(record: Recorded) -> list[Statement]:
             return [Statement(STATUS, (inactive, "", at_us, event.deployment_id))]
         case pb.DeploymentTerminated():
             terminated = pb.DEPLOYMENT_STATUS_TERMINATED
-            return [Statement(TERMINATED, (terminated, at_us, event.deployment_id))]
+            return [Statement(NOTHING_SERVED, (terminated, "", at_us, event.deployment_id))]
         case _:
             return []
 

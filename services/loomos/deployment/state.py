@@ -2,6 +2,7 @@
 
     PENDING → DEPLOYING → ACTIVE ⇄ UPDATING | ROLLING_BACK
        └──────────┴──→ FAILED                 └──→ DEGRADED (an earlier revision goes on)
+    ACTIVE, DEGRADED → FAILED where what is served is lost
     any of these → INACTIVE → TERMINATED; FAILED and DEGRADED take a new revision like ACTIVE
 
 1. A model's versions are 1..n without gaps and never change.

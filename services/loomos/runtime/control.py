@@ -75,6 +75,7 @@ class Control:
             endpoint=self._endpoint(one.order, list(worker.isolation) if worker else []),
             ready=one.replica.ready,
             restarts=one.replica.restarts,
+            failure=one.replica.failure,
         )
 
 

@@ -24,7 +24,7 @@ from loomos.runtime import frames
 from loomos.runtime.frames import raw_of
 from loomos.runtime.plugins import DTYPES, TensorSpec
 
-__all__ = ["Confinement", "Process", "WorkerGone", "start"]
+__all__ = ["Confinement", "Process", "WorkerGone", "cannot_start", "start"]
 
 START_SECONDS = 30.0
 BATCH_SECONDS = 30.0
@@ -188,3 +188,10 @@ async def killed(child: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.kill()
     await child.wait()
+
+
+def cannot_start(error: Exception) -> Failure:
+    """Why a start did not work."""
+    if isinstance(error, Failure):
+        return error
+    return Failure("FAILED_PRECONDITION", f"the worker cannot be started: {error}")

@@ -3,7 +3,7 @@
 1. One batch is under way at a time; what queued meanwhile goes together, whole requests in order,
    up to the rows that the model takes. Nothing waits for a batch to fill.
 2. A dead worker fails the requests that it held, with a reason; a new one is started, after a
-   pause that doubles with each death and is forgotten after a quiet minute.
+   pause that doubles with each death and is forgotten after a quiet minute, again and again.
 3. The queue is bounded in requests and in bytes; a full one refuses at once.
 """
 
@@ -29,6 +29,8 @@ QUEUE_REQUESTS_MAX = 1024
 QUEUE_BYTES_MAX = 256 * 1024 * 1024
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.1, 30.0
 QUIET_SECONDS = 60.0
+FAILED_STARTS_MAX = 8
+"""With the pauses between them about thirteen seconds: long enough for a store that comes late."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Replica:
         self.confinement = confinement
         self.process: Process | None = None
         self.restarts = 0
+        self._failed_starts, self._reason = 0, ""
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the first start succeeded or failed."""
         self._queue: deque[Waiting] = deque()
@@ -71,6 +74,11 @@ class Replica:
     def ready(self) -> bool:
         """True while a worker answers."""
         return self.process is not None
+
+    @property
+    def failure(self) -> str:
+        """Why no worker can be started; empty while one runs or may soon."""
+        return self._reason if self._failed_starts >= FAILED_STARTS_MAX else ""
 
     async def infer(self, arrays: Arrays) -> Arrays:
         """The outputs of one request; raises Failure."""
@@ -121,23 +129,24 @@ class Replica:
         loop = asyncio.get_running_loop()
         pause = PAUSE_SECONDS_MIN
         while True:
-            reason = ""
             began = loop.time()
             try:
                 self.process = await self._start()
+                self._failed_starts = 0
                 if not self.first.done():
                     self.first.set_result(None)
                 await self._serve(self.process)
-            except (WorkerGone, Failure) as error:
-                reason = str(error)
+            except (WorkerGone, Failure, OSError) as error:
+                self._reason = str(error)
+                self._failed_starts += self.process is None
                 if not self.first.done():
-                    self.first.set_exception(cannot_start(error))
+                    self.first.set_exception(process.cannot_start(error))
                 self.restarts += 1
             finally:
                 await self._end()
             if loop.time() - began > QUIET_SECONDS:
                 pause = PAUSE_SECONDS_MIN
-            self._log.warning("worker gone", reason=reason, pause_seconds=pause)
+            self._log.warning("worker gone", reason=self._reason, pause_seconds=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
@@ -239,10 +248,3 @@ def refuse(waiting: Waiting, failure: Failure) -> None:
     """Fail a request, unless its caller has left."""
     if not waiting.answer.done():
         waiting.answer.set_exception(failure)
-
-
-def cannot_start(error: Exception) -> Failure:
-    """Why the first start did not work."""
-    if isinstance(error, Failure):
-        return error
-    return Failure("FAILED_PRECONDITION", f"the worker cannot be started: {error}")

@@ -162,6 +162,34 @@ def test_a_failed_update_leaves_the_earlier_revision_serving() -> None:
     assert world.phase(deployment_id) == Phase.DEGRADED
 
 
+def test_a_served_revision_that_is_lost_fails_once_and_can_be_deployed_again() -> None:
+    world = World()
+    deployment_id = world.deployed()
+    lost = world.when(failed(deployment_id, 1))
+    assert kinds(lost) == ["DeploymentFailed"]
+    assert (lost[0].serving_revision, lost[0].version) == (0, 1)
+    assert (lost[0].environment, lost[0].reason) != (0, "")
+    assert world.phase(deployment_id) == Phase.FAILED
+    assert world.when(failed(deployment_id, 1)) == []
+    again = pb.DeployModelRequest(
+        model_id=lost[0].model_id, version=1, environment=pb.ENVIRONMENT_STAGING
+    )
+    assert world.when(again)[0].revision == 2
+    world.when(ready(deployment_id, 2))
+    assert world.phase(deployment_id) == Phase.ACTIVE
+
+
+def test_what_a_degraded_deployment_still_served_may_be_lost_too() -> None:
+    world = World()
+    deployment_id = world.deployed()
+    world.when(register(metrics=GOOD))
+    assert world.when(failed(deployment_id, 1)) == [], "a newer revision is on its way"
+    world.when(failed(deployment_id, 2))
+    lost = world.when(failed(deployment_id, 1))[0]
+    assert (lost.revision, lost.version, lost.serving_revision) == (1, 1, 0)
+    assert world.phase(deployment_id) == Phase.FAILED
+
+
 def test_a_first_revision_that_fails_leaves_nothing() -> None:
     world = World()
     request = world.when(register(metrics=GOOD))[-1]

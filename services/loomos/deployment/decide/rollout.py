@@ -1,7 +1,8 @@
 """The rules of what is served where.
 
 1. What is served changes by revisions only, numbered 1..n in each deployment.
-2. A report about any revision but the newest, or a second report, changes nothing.
+2. A report about any revision but the newest, or a second report, changes nothing; only that what
+   is served is lost is heard whenever nothing newer is on its way.
 3. A deployment that was asked to stop takes no further order.
 """
 
@@ -173,18 +174,20 @@ def ready(command: pb.ReportDeploymentReadyRequest, state: State) -> list[Messag
 
 
 def failed(command: pb.ReportDeploymentFailedRequest, state: State) -> list[Message]:
-    """The newest revision is not served; the one before goes on if there is one."""
+    """The newest revision is not served and the one before goes on, or what was served is lost."""
     deployment = known(command.deployment_id, state)
-    if not awaited(deployment, command.revision):
+    settled = deployment.phase in (Phase.ACTIVE, Phase.DEGRADED)
+    lost = settled and command.revision == deployment.serving_revision
+    if not lost and not awaited(deployment, command.revision):
         return []
     return [
         pb.DeploymentFailed(
             deployment_id=deployment.id,
             revision=command.revision,
             reason=command.reason,
-            serving_revision=deployment.serving_revision,
+            serving_revision=0 if lost else deployment.serving_revision,
             model_id=deployment.model_id,
-            version=deployment.revisions[-1].version,
+            version=deployment.revisions[command.revision - 1].version,
             environment=deployment.environment,  # type: ignore[arg-type]
         )
     ]
