@@ -1,17 +1,16 @@
 """`loomos org | project | user | role | dataset`: tenants, people and what they may."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import AsOf, Door, segment
+from loomos.cli.door import AsOf, Door, pages, segment
 from loomos.cli.session import asked_password
-from loomos.cli.show import Json, done, number, print_json, short, table
+from loomos.cli.show import Json, done, listing, number, short
 from loomos.client.profile import Refused
 
-__all__ = ["Org", "add_to", "classification_of", "pages", "user_id_of"]
+__all__ = ["Org", "add_to", "classification_of", "user_id_of"]
 
 ROLES = ("admin", "engineer", "researcher", "viewer", "service_account")
 CLASSIFICATIONS = ("public", "internal", "confidential", "restricted")
@@ -81,10 +80,6 @@ def project_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False
     """List the projects that you may see."""
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/projects", "projects", {"organisation_id": organisation}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["project_id"],
@@ -96,7 +91,9 @@ def project_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False
         )
         for one in found
     )
-    table(("project", "name", "data", "created"), rows, "no project that you may see")
+    listing(
+        found, as_json, ("project", "name", "data", "created"), rows, "no project that you may see"
+    )
 
 
 @user.command("create")
@@ -127,10 +124,6 @@ def user_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -
     """List the users that you may see."""
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/users", "users", {"organisation_id": organisation}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["user_name"],
@@ -144,7 +137,8 @@ def user_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -
         )
         for one in found
     )
-    table(("user", "organisation", "status", "roles", "id"), rows, "no user that you may see")
+    columns = ("user", "organisation", "status", "roles", "id")
+    listing(found, as_json, columns, rows, "no user that you may see")
 
 
 @user.command("suspend")
@@ -234,24 +228,6 @@ def change_dataset(
         answer = door.call("POST", f"/api/v1/users/{segment(user_id)}/{path}", body)
     verb = "may no longer" if path.endswith("revoke") else "may"
     done(f"{who} {verb} use {classification} data in {project_id}", answer, as_json)
-
-
-def pages(
-    door: Door, path: str, name: str, params: dict[str, Any], limit: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Everything that a paged query lists, or the first `limit` of it."""
-    asked = {key: value for key, value in params.items() if value not in ("", None)}
-    count = 0
-    while True:
-        page = door.call("GET", path, params=asked)
-        for one in page.get(name, []):
-            yield one
-            count += 1
-            if count == limit:
-                return
-        if not page.get("next_cursor"):
-            return
-        asked["cursor"] = page["next_cursor"]
 
 
 def user_id_of(door: Door, who: str, organisation: str) -> str:

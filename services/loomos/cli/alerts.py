@@ -7,9 +7,8 @@ import typer
 from loomos.cli import alerts_rules, alerts_targets
 from loomos.cli.admin import Org
 from loomos.cli.amounts import time_text
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.retention import place_of
-from loomos.cli.show import Json, done, number, print_json, short, table
+from loomos.cli.door import AsOf, Door, place_of, segment
+from loomos.cli.show import Json, done, listing, number, short
 
 __all__ = ["app"]
 
@@ -35,10 +34,6 @@ def list_alerts(
     with Door.open(as_of=as_of) as door:
         path = place_of(door, organisation, "alerts")
         found = door.call("GET", path, params=asked).get("alerts", [])
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             time_text(number(one["raised"], "raised_at_us")),
@@ -53,7 +48,7 @@ def list_alerts(
         for one in found
     )
     columns = ("raised", "severity", "status", "what", "again", "retry", "told", "id")
-    table(columns, rows, "no alert that you may see")
+    listing(found, as_json, columns, rows, "no alert that you may see")
 
 
 def retried(raised: dict[str, Any]) -> str:

@@ -6,9 +6,8 @@ import typer
 
 from loomos.cli.admin import Org
 from loomos.cli.amounts import seconds_of
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.retention import place_of
-from loomos.cli.show import Json, done, fields, print_json, short, table
+from loomos.cli.door import AsOf, Door, place_of, segment
+from loomos.cli.show import Json, done, fields, listing, print_json, short
 
 __all__ = ["app"]
 
@@ -72,10 +71,6 @@ def list_rules(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) 
     """Show the rules. Example: loomos alerts rules list --json"""
     with Door.open(as_of=as_of) as door:
         found = door.call("GET", place_of(door, organisation, "alerts/rules")).get("rules", [])
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["spec"]["name"],
@@ -87,7 +82,7 @@ def list_rules(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) 
         )
         for one in found
     )
-    table(("name", "when", "severity", "open", "", "id"), rows, "no alert rule")
+    listing(found, as_json, ("name", "when", "severity", "open", "", "id"), rows, "no alert rule")
 
 
 def threshold(condition: dict[str, Any]) -> str:

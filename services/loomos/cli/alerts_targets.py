@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from loomos.cli.admin import Org
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.retention import place_of
-from loomos.cli.show import Json, done, print_json, table
+from loomos.cli.door import AsOf, Door, place_of, segment
+from loomos.cli.show import Json, done, listing
 
 __all__ = ["app"]
 
@@ -58,15 +57,11 @@ def list_targets(organisation: Org = "", as_of: AsOf = "", as_json: Json = False
     with Door.open(as_of=as_of) as door:
         path = place_of(door, organisation, "alerts/targets")
         found = door.call("GET", path).get("targets", [])
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (one["name"], one["plugin"], one.get("hint", ""), one.get("pending", 0), one["target_id"])
         for one in found
     )
-    table(("name", "plugin", "where", "waiting", "id"), rows, "no place is told")
+    listing(found, as_json, ("name", "plugin", "where", "waiting", "id"), rows, "no place is told")
 
 
 @app.command("delete")

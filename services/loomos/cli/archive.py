@@ -17,7 +17,7 @@ import typer
 from loom.kit.config import Settings
 from loomos.cli.audit import fail, public_key
 from loomos.cli.door import Door
-from loomos.cli.show import Json, err, number, out, print_json, table
+from loomos.cli.show import Json, err, listing, number, out, print_json
 
 if TYPE_CHECKING:
     # Slow to import, and no other command of `loomos` needs it.
@@ -74,10 +74,6 @@ def list_ranges(topic: Topic = "", as_json: Json = False) -> None:
     """Show what is archived. Example: loomos archive list --topic loomos.data"""
     with Door.open() as door:
         page = door.call("GET", PLATFORM, params={"topic": topic})
-    if as_json:
-        for one in page.get("ranges", []):
-            print_json(one)
-        return
     begins = {
         (one["topic"], one.get("partition", 0)): number(one, "offset")
         for one in page.get("beginnings", [])
@@ -98,7 +94,7 @@ def list_ranges(topic: Topic = "", as_json: Json = False) -> None:
         for one in page.get("ranges", [])
     )
     heads = ("log", "offsets", "records", "deleted", "bytes", "level", "up to", "held by")
-    table(heads, rows, "nothing is archived yet")
+    listing(page.get("ranges", []), as_json, heads, rows, "nothing is archived yet")
 
 
 @archive.command("verify")
@@ -215,10 +211,6 @@ def events(
             chain = chain_of(depot, one.name, partition)
             rows += cold_rows(depot, cache, chain, wanted, limit)
     rows = sorted(rows, key=place)[:limit]
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
     shown = (
         (
             datetime.fromtimestamp(row["at_us"] / 1e6, UTC).isoformat(" ", "seconds"),
@@ -231,7 +223,7 @@ def events(
         for row in rows
     )
     heads = ("time", "type", "stream", "by", "place", "content")
-    table(heads, shown, "no archived event fits")
+    listing(rows, as_json, heads, shown, "no archived event fits")
 
 
 def plain(record: "Archived") -> dict[str, Any]:

@@ -23,9 +23,8 @@ from loom.log.note import InvalidNote, Verifier, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
 from loomos.cli import sql
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.show import UNSEEN, err
-from loomos.client.profile import Refused
+from loomos.cli.door import AsOf, Door, place_of, segment
+from loomos.cli.show import UNSEEN, err, line_of
 
 if TYPE_CHECKING:
     from loom.log.deletions import Deletions
@@ -355,25 +354,11 @@ def asked(
 ) -> dict[str, Any]:
     """The gateway's answer about an organisation's trail; a body makes it a POST."""
     with Door.open(as_of=as_of) as door:
-        organisation = organisation or door.organisation_id
-        if not organisation:
-            raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --organisation")
-        place = f"/api/v1/organisations/{segment(organisation)}/audit/{path}"
+        told = "whose trail? give --organisation"
+        place = place_of(door, organisation, f"audit/{path}", told)
         if body is not None:
             return door.call("POST", place, body, reads=True)
         return door.call("GET", place, params=parameters)
-
-
-def line_of(event: dict[str, Any]) -> str:
-    """One event in one line."""
-    position = event.get("position", {})
-    place = f"{position.get('topic')}/{position.get('partition', 0)}@{position.get('offset', 0)}"
-    stream = f"{event.get('stream')} v{event.get('version', 0)}"
-    tail = f"{event.get('actor')} {place} {event.get('event_id')}"
-    # What events say is not ours: it must not style the terminal.
-    return (
-        f"[bold]{escape(str(event.get('type')))}[/bold] {escape(stream)} [dim]{escape(tail)}[/dim]"
-    )
 
 
 def print_json(value: Any) -> None:

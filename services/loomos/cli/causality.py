@@ -7,9 +7,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.show import Json, err, number, out, print_json, printable
-from loomos.client.profile import Refused
+from loomos.cli.door import AsOf, Door, place_of, segment
+from loomos.cli.show import Json, err, line_of, number, out, print_json, printable
 
 __all__ = ["add_to"]
 
@@ -58,10 +57,8 @@ def walked(
 ) -> dict[str, Any]:
     """The walk as the platform answers it."""
     with Door.open(as_of=as_of) as door:
-        whose = organisation or door.organisation_id
-        if not whose:
-            raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --org")
-        path = f"/api/v1/organisations/{segment(whose)}/audit/events/{segment(event_id)}/causality"
+        path = f"audit/events/{segment(event_id)}/causality"
+        path = place_of(door, organisation, path, "whose trail? give --org")
         params = {"direction": f"CAUSAL_DIRECTION_{way}", "depth_max": depth, "limit": limit}
         return door.call("GET", path, params=params)
 
@@ -87,19 +84,9 @@ def tree(event_id: str, direction: str, entries: list[dict[str, Any]]) -> Tree:
     branches = {-1: whole}
     for entry in entries:
         depth = number(entry, "depth")
-        branches[depth] = branches[depth - 1].add(line_of(entry["event"]))
+        when = time_text(number(entry["event"], "at_us"))
+        branches[depth] = branches[depth - 1].add(line_of(entry["event"], when))
     return whole
-
-
-def line_of(event: dict[str, Any]) -> str:
-    """One event in one line."""
-    position = event.get("position") or {}
-    place = f"{position.get('topic')}/{position.get('partition', 0)}@{position.get('offset', 0)}"
-    when = time_text(number(event, "at_us"))
-    tail = f"{when} {event.get('actor')} {place} {event.get('event_id')}"
-    told = f"{event.get('stream')} v{event.get('version', 0)}"
-    kind = escape(printable(event.get("type")))
-    return f"[bold]{kind}[/bold] {escape(printable(told))} [dim]{escape(printable(tail))}[/dim]"
 
 
 def graph(entries: list[dict[str, Any]]) -> str:

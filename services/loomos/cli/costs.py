@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from loomos.cli.admin import pages
 from loomos.cli.amounts import (
     bytes_of,
     dollars_text,
@@ -15,8 +14,8 @@ from loomos.cli.amounts import (
     seconds_text,
     time_text,
 )
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.show import Json, done, fields, number, out, print_json, table
+from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.show import Json, done, fields, listing, number, out, print_json, table
 
 __all__ = ["add_to"]
 
@@ -74,7 +73,7 @@ def cost(job_id: str, as_of: AsOf = "", as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    show_usage(found.get("usage", []))
+    show_usage(found.get("usage", []), False)
     out.print(f"[bold]{dollars_text(number(found, 'micro_dollars'))}[/bold] in all")
 
 
@@ -88,11 +87,7 @@ def usage(
     params = {"project_id": project, "limit": min(limit, 1000)}
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/marketplace/usage", "usage", params, limit))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
-    show_usage(found)
+    show_usage(found, as_json)
 
 
 def prices(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
@@ -159,7 +154,7 @@ def show_lines(lines: list[dict[str, Any]]) -> None:
     table(("what", "how much", "time", "an hour", "cost"), rows, "nothing")
 
 
-def show_usage(found: list[dict[str, Any]]) -> None:
+def show_usage(found: list[dict[str, Any]], as_json: bool) -> None:
     """Usage records, one a line."""
     rows = (
         (
@@ -173,4 +168,5 @@ def show_usage(found: list[dict[str, Any]]) -> None:
         )
         for one in found
     )
-    table(("job", "run", "node", "from", "time", "cost", "event"), rows, "no usage yet")
+    columns = ("job", "run", "node", "from", "time", "cost", "event")
+    listing(found, as_json, columns, rows, "no usage yet")

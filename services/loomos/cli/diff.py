@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from loomos.cli.door import Door, segment
-from loomos.cli.show import Json, err, print_json, short, table
+from loomos.cli.door import Door, place_of, segment
+from loomos.cli.show import Json, err, listing, short
 from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
@@ -43,20 +43,15 @@ def diff(
         params["table" if TABLE.fullmatch(what) else "row_id"] = what
     found: list[dict[str, Any]] = []
     with Door.open() as door:
-        whose = organisation or door.organisation_id
-        if not whose:
-            raise Refused(0, "INVALID_ARGUMENT", "whose rows? give --org")
         for service in services or compared():
-            answer = asked(door, whose, service, params, bool(services))
+            path = f"audit/changes/{segment(service)}"
+            path = place_of(door, organisation, path, "whose rows? give --org")
+            answer = asked(door, path, params, bool(services))
             found += answer.get("changes", [])
             if not answer.get("complete", True):
                 err.print(f"{service} has more: raise --limit, or name a table", markup=False)
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = [row for one in found for row in rows_of(one)]
-    table(("table", "key", "row", "column", "was", "is"), rows, "nothing changed")
+    listing(found, as_json, ("table", "key", "row", "column", "was", "is"), rows, "nothing changed")
 
 
 def compared() -> list[str]:
@@ -91,11 +86,8 @@ def rows_of(change: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield (*head, "", *((told, "") if kind == "removed" else ("", told)))
 
 
-def asked(
-    door: Door, whose: str, service: str, params: dict[str, Any], named: bool
-) -> dict[str, Any]:
+def asked(door: Door, path: str, params: dict[str, Any], named: bool) -> dict[str, Any]:
     """What changed in one service; nothing where it has no such table and was not named."""
-    path = f"/api/v1/organisations/{segment(whose)}/audit/changes/{segment(service)}"
     try:
         return door.call("GET", path, params=params)
     except Refused as refused:

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from loom.log.catalogue import events, name_of, version_of
 from loom.log.topics import DECIDING
-from loomos.cli.show import Json, fields, print_json, table
+from loomos.cli.show import Json, fields, listing, table
 from loomos.client.profile import Refused
 from loomos.embedded.services import found, module
 
@@ -48,11 +48,7 @@ def catalogue(
         if not known:
             told = f"no event {event_type!r}: see `loomos docs events`"
             raise Refused(0, "NOT_FOUND", told)
-    if as_json:
-        for entry in known:
-            print_json(entry)
-        return
-    if event_type:
+    if event_type and not as_json:
         for entry in known:
             show(entry)
         return
@@ -66,7 +62,8 @@ def catalogue(
         )
         for entry in known
     )
-    table(("event", "emitted by", "heard by", "carries", "means"), rows, "no such event")
+    columns = ("event", "emitted by", "heard by", "carries", "means")
+    listing(known, as_json, columns, rows, "no such event")
 
 
 def show(entry: dict[str, Any]) -> None:

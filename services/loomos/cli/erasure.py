@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from loomos.cli.admin import Org, pages
+from loomos.cli.admin import Org
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, segment
-from loomos.cli.show import Json, done, err, fields, number, print_json, short, table
+from loomos.cli.door import Door, pages, place_of, segment
+from loomos.cli.show import Json, done, err, fields, listing, number, place_text, print_json, short
 from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
@@ -40,11 +40,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("erase")(erase)
 
 
-def place_of(door: Door, organisation: str, path: str) -> str:
-    """An organisation's path; the caller's own organisation where none is given."""
-    return f"/api/v1/organisations/{segment(organisation or door.organisation_id)}/{path}"
-
-
 @keys.command("list")
 def list_keys(subject: str = "", organisation: Org = "", as_json: Json = False) -> None:
     """List keys, living and dead; never their secrets.
@@ -54,10 +49,6 @@ def list_keys(subject: str = "", organisation: Org = "", as_json: Json = False) 
     with Door.open() as door:
         path = place_of(door, organisation, "keys")
         found = list(pages(door, path, "keys", {"subject": subject}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["key_id"],
@@ -69,7 +60,8 @@ def list_keys(subject: str = "", organisation: Org = "", as_json: Json = False) 
         )
         for one in found
     )
-    table(("key", "subject", "seals by", "wrapped by", "made", "destroyed"), rows, "no keys")
+    columns = ("key", "subject", "seals by", "wrapped by", "made", "destroyed")
+    listing(found, as_json, columns, rows, "no keys")
 
 
 @keys.command("rotate")
@@ -160,10 +152,6 @@ def list_erasures(subject: str = "", organisation: Org = "", as_json: Json = Fal
     with Door.open() as door:
         path = place_of(door, organisation, "erasures")
         found = list(pages(door, path, "erasures", {"subject": subject}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["erasure_id"],
@@ -175,7 +163,8 @@ def list_erasures(subject: str = "", organisation: Org = "", as_json: Json = Fal
         )
         for one in found
     )
-    table(("erasure", "subject", "ground", "ordered", "keys gone", "events"), rows, "no erasures")
+    columns = ("erasure", "subject", "ground", "ordered", "keys gone", "events")
+    listing(found, as_json, columns, rows, "no erasures")
 
 
 @erasures.command("show")
@@ -221,12 +210,15 @@ def show_erasure(found: dict[str, Any], as_json: bool) -> None:
             ("reason", found.get("reason")),
             ("ordered by", found.get("ordered_by")),
             ("ordered", time_text(number(found, "ordered_at_us"))),
-            ("by event", f"{found.get('event_id', '')} {at_text(found.get('position'))}".strip()),
+            (
+                "by event",
+                f"{found.get('event_id', '')} {place_text(found.get('position'))}".strip(),
+            ),
             ("keys gone", time_text(gone)),
             (
                 "says event",
                 f"{found.get('completed_event_id', '')} "
-                f"{at_text(found.get('completed_position'))}".strip(),
+                f"{place_text(found.get('completed_position'))}".strip(),
             ),
             ("dead keys", ", ".join(one["key_id"] for one in found.get("keys", []))),
             ("events concerned", number(found, "events")),
@@ -234,10 +226,3 @@ def show_erasure(found: dict[str, Any], as_json: bool) -> None:
     )
     if not gone:
         err.print("its keys are not gone yet: ask again with `loomos erasures show`")
-
-
-def at_text(position: Any) -> str:
-    """A place in the log in one word."""
-    if not position:
-        return ""
-    return f"{position['topic']}/{position.get('partition', 0)}@{position.get('offset', 0)}"

@@ -17,7 +17,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import Door, place_of, segment
 from loomos.cli.show import Json, err, fields, number, out, print_json
 from loomos.client.profile import Refused
 
@@ -220,10 +220,7 @@ def said(event: dict[str, Any]) -> dict[str, Any]:
 
 def path_of(door: Door, organisation: str, rest: str) -> str:
     """A path of the organisation's events."""
-    whose = organisation or door.organisation_id
-    if not whose:
-        raise Refused(0, "INVALID_ARGUMENT", "say whose events with --org")
-    return f"/api/v1/organisations/{segment(whose)}/{rest}"
+    return place_of(door, organisation, rest, "say whose events with --org")
 
 
 def content(given: str) -> str:

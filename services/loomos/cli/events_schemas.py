@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, segment
+from loomos.cli.door import Door, pages, segment
 from loomos.cli.events_append import Organisation, content, path_of
-from loomos.cli.show import Json, done, fields, number, out, print_json, short, table
+from loomos.cli.show import Json, done, fields, listing, number, out, print_json, short
 
 __all__ = ["app"]
 
@@ -31,20 +31,9 @@ def list_schemas(
 
     Example: loomos events schemas list model.
     """
-    found: list[dict[str, Any]] = []
     with Door.open() as door:
-        path, cursor = path_of(door, organisation, "schemas"), ""
-        while True:
-            asked = {"type_prefix": prefix, "limit": PAGE, "cursor": cursor}
-            page = door.call("GET", path, params={k: v for k, v in asked.items() if v})
-            found += page.get("schemas", [])
-            cursor = page.get("next_cursor", "")
-            if not cursor:
-                break
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
+        path = path_of(door, organisation, "schemas")
+        found = list(pages(door, path, "schemas", {"type_prefix": prefix, "limit": PAGE}))
     rows = (
         (
             one["event_type"],
@@ -55,7 +44,8 @@ def list_schemas(
         )
         for one in found
     )
-    table(("type", "version", "registered", "", "requires"), rows, "no schema of this name")
+    columns = ("type", "version", "registered", "", "requires")
+    listing(found, as_json, columns, rows, "no schema of this name")
 
 
 @app.command()

@@ -7,9 +7,9 @@ import typer
 
 from loom.kit.config import Settings
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door
+from loomos.cli.door import Door, place_of
 from loomos.cli.show import Json, done, err, number, print_json, short, table
-from loomos.cli.subscriptions import Organisation, Upcast, path_of
+from loomos.cli.subscriptions import Organisation, Upcast
 
 __all__ = ["app"]
 
@@ -36,7 +36,7 @@ def enable(
     }
     with Door.open() as door:
         whose = organisation or door.organisation_id
-        answer = door.call("POST", path_of(door, organisation, "feed/enable"), body)
+        answer = door.call("POST", place_of(door, organisation, "feed/enable"), body)
     done(f"the feed of {whose} is on: topic loomos.feed.{whose}", answer, as_json)
     folder = Settings.load("cli").home / "feeds" / whose
     told = f"where this platform runs, address and certificate come to {folder}"
@@ -48,7 +48,7 @@ def disable(organisation: Organisation = "", as_json: Json = False) -> None:
     """Switch a feed off; its clients are let in no more. Example: loomos feeds disable"""
     with Door.open() as door:
         whose = organisation or door.organisation_id
-        answer = door.call("POST", path_of(door, organisation, "feed/disable"), {})
+        answer = door.call("POST", place_of(door, organisation, "feed/disable"), {})
     done(f"the feed of {whose} is off", answer, as_json)
 
 
@@ -56,7 +56,7 @@ def disable(organisation: Organisation = "", as_json: Json = False) -> None:
 def listed(organisation: Organisation = "", as_json: Json = False) -> None:
     """List the feeds that are on. Example: loomos feeds list"""
     with Door.open() as door:
-        found = door.call("GET", path_of(door, organisation, "feeds")).get("feeds", [])
+        found = door.call("GET", place_of(door, organisation, "feeds")).get("feeds", [])
     home = Settings.load("cli").home
     for one in found:
         place = home / "feeds" / one["organisation_id"] / "feed.json"

@@ -8,7 +8,18 @@ from rich.markup import escape
 from loomos.cli.amounts import bytes_text, dollars_text, milli_text, seconds_text, time_text
 from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.follow import follow, top
-from loomos.cli.show import Json, done, fields, number, out, print_json, printable, short, table
+from loomos.cli.show import (
+    Json,
+    done,
+    fields,
+    listing,
+    number,
+    out,
+    print_json,
+    printable,
+    short,
+    table,
+)
 from loomos.cli.submit import submit
 
 __all__ = ["add_to"]
@@ -52,10 +63,6 @@ def jobs(
         params["statuses"] = [status_of(one) for one in status]
     with Door.open(as_of=as_of) as door:
         found = listed(door, params, limit)
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["job_id"],
@@ -70,7 +77,7 @@ def jobs(
         for one in found
     )
     columns = ("job", "name", "project", "status", "priority", "run", "epoch", "submitted")
-    table(columns, rows, "no job that you may see")
+    listing(found, as_json, columns, rows, "no job that you may see")
 
 
 def job(job_id: str, as_of: AsOf = "", as_json: Json = False) -> None:
@@ -153,10 +160,6 @@ def queue(
     with Door.open(as_of=as_of) as door:
         found = door.call("GET", "/api/v1/queue", params={"page_size": limit})
     entries = found.get("entries", [])
-    if as_json:
-        for one in entries:
-            print_json(one)
-        return
     rows = (
         (
             one.get("position"),
@@ -169,7 +172,8 @@ def queue(
         )
         for one in entries
     )
-    table(("place", "job", "name", "priority", "asks for", "why", "since"), rows, "nobody waits")
+    columns = ("place", "job", "name", "priority", "asks for", "why", "since")
+    listing(entries, as_json, columns, rows, "nobody waits")
 
 
 def cancel(

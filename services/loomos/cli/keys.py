@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from loom.kit.config import Settings
-from loomos.cli.admin import Org, pages, user_id_of
+from loomos.cli.admin import Org, user_id_of
 from loomos.cli.amounts import seconds_of, time_text
-from loomos.cli.door import AsOf, Door, segment
+from loomos.cli.door import AsOf, Door, pages, segment
 from loomos.cli.session import made_key
-from loomos.cli.show import Json, done, err, number, out, print_json, table
+from loomos.cli.show import Json, done, err, listing, number, out
 from loomos.client.profile import Profile
 
 __all__ = ["key"]
@@ -52,10 +52,6 @@ def key_list(
     with Door.open(as_of=as_of) as door:
         user_id = user_id_of(door, who, "") if who else ""
         found = list(pages(door, "/api/v1/api-keys", "api_keys", {"user_id": user_id}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["name"],
@@ -66,7 +62,9 @@ def key_list(
         )
         for one in found
     )
-    table(("name", "user", "state", "ends", "id"), rows, "no API key that you may see")
+    listing(
+        found, as_json, ("name", "user", "state", "ends", "id"), rows, "no API key that you may see"
+    )
 
 
 @key.command("revoke")

@@ -13,7 +13,7 @@ from loom.kit.projector import Projector
 from loom.log.topics import DECIDING
 from loom.store import Store
 from loomos.cli.replay import known
-from loomos.cli.show import Json, err, print_json, table
+from loomos.cli.show import Json, err, listing
 from loomos.client.profile import Refused
 from loomos.embedded.services import found
 
@@ -53,24 +53,20 @@ def dead_letters(
         for name in chosen:
             asyncio.run(redeem(name))
     waiting = [{"service": name} | one for name in chosen for one in asyncio.run(letters_of(name))]
-    if as_json:
-        for one in waiting:
-            print_json(one)
-    else:
-        rows = (
-            (
-                one["service"],
-                f"{one['topic']}/{one['partition']}@{one['record_offset']}",
-                one["type"],
-                one["stream"],
-                one["attempts"],
-                one["parked_at"],
-                one["reason"],
-            )
-            for one in waiting
+    rows = (
+        (
+            one["service"],
+            f"{one['topic']}/{one['partition']}@{one['record_offset']}",
+            one["type"],
+            one["stream"],
+            one["attempts"],
+            one["parked_at"],
+            one["reason"],
         )
-        columns = ("service", "record", "type", "stream", "tries", "since", "reason")
-        table(columns, rows, "no dead letter")
+        for one in waiting
+    )
+    columns = ("service", "record", "type", "stream", "tries", "since", "reason")
+    listing(waiting, as_json, columns, rows, "no dead letter")
     if waiting:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ import typer
 
 from loomos.cli.amounts import bytes_text, time_text
 from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.show import Json, done, fields, number, print_json, short, table
+from loomos.cli.show import Json, done, fields, listing, number, print_json, short
 from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
@@ -30,10 +30,6 @@ def models(project: Project = "", as_of: AsOf = "", as_json: Json = False) -> No
     """List the registered models."""
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "models", {"project_id": project}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one["model_name"],
@@ -44,7 +40,8 @@ def models(project: Project = "", as_of: AsOf = "", as_json: Json = False) -> No
         )
         for one in found
     )
-    table(("model", "project", "versions", "first", "id"), rows, "no model that you may see")
+    columns = ("model", "project", "versions", "first", "id")
+    listing(found, as_json, columns, rows, "no model that you may see")
 
 
 def model(
@@ -96,10 +93,6 @@ def deployments(project: Project = "", as_of: AsOf = "", as_json: Json = False) 
     """List what is deployed where."""
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "deployments", {"project_id": project}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one.get("model_name"),
@@ -114,7 +107,7 @@ def deployments(project: Project = "", as_of: AsOf = "", as_json: Json = False) 
         for one in found
     )
     columns = ("model", "environment", "status", "serves", "revision", "REST", "reason", "id")
-    table(columns, rows, "no deployment that you may see")
+    listing(found, as_json, columns, rows, "no deployment that you may see")
 
 
 def deploy(

@@ -18,7 +18,7 @@ from loom.kit.config import Settings
 from loomos.cli.amounts import bytes_of, bytes_text, milli_of, milli_text, pairs_of, seconds_of
 from loomos.cli.door import AsOf, Door, located, segment
 from loomos.cli.session import new_secret
-from loomos.cli.show import Json, done, err, number, out, print_json, short, table
+from loomos.cli.show import Json, done, err, listing, number, out, short
 from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
@@ -43,10 +43,6 @@ def nodes(as_of: AsOf = "", as_json: Json = False) -> None:
     """List the nodes, what they have and what is taken."""
     with Door.open(as_of=as_of) as door:
         found = door.call("GET", "/api/v1/nodes").get("nodes", [])
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = []
     for one in found:
         capacity, taken = one.get("capacity") or {}, one.get("allocated") or {}
@@ -64,7 +60,9 @@ def nodes(as_of: AsOf = "", as_json: Json = False) -> None:
             )
         )
     columns = ("node", "status", "CPU", "memory", "GPUs", "runs", "labels", "reason", "id")
-    table(columns, rows, "no node has joined: make a token with `loomos node token`")
+    listing(
+        found, as_json, columns, rows, "no node has joined: make a token with `loomos node token`"
+    )
 
 
 def gpus(
@@ -76,10 +74,6 @@ def gpus(
     with Door.open(as_of=as_of) as door:
         params = {"node_id": node_id_of(door, of)} if of else {}
         found = door.call("GET", "/api/v1/gpus", params=params).get("gpus", [])
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (
             one.get("hostname"),
@@ -92,7 +86,8 @@ def gpus(
         )
         for one in found
     )
-    table(("node", "index", "model", "memory", "health", "held by", "uuid"), rows, "no GPU")
+    columns = ("node", "index", "model", "memory", "health", "held by", "uuid")
+    listing(found, as_json, columns, rows, "no GPU")
 
 
 @node.command("token")

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from loomos.cli.admin import Org, pages, user_id_of
+from loomos.cli.admin import Org, user_id_of
 from loomos.cli.amounts import dollars_text, micro_dollars_of, milli_of, time_text
-from loomos.cli.door import AsOf, Door, segment
-from loomos.cli.show import Json, done, fields, number, print_json, table
+from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.show import Json, done, fields, listing, number, print_json
 
 __all__ = ["quota"]
 
@@ -84,15 +84,11 @@ def quota_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) 
     """List the quotas that you may see."""
     with Door.open(as_of=as_of) as door:
         found = list(pages(door, "/api/v1/quotas", "quotas", {"organisation_id": organisation}))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (one["subject_id"], limits_text(one.get("limits", [])), time_text(number(one, "set_at_us")))
         for one in found
     )
-    table(("subject", "limits", "set"), rows, "no quota that you may see")
+    listing(found, as_json, ("subject", "limits", "set"), rows, "no quota that you may see")
 
 
 def subject_of(door: Door, subject: str, organisation: str) -> tuple[str, str]:

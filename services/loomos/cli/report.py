@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from loomos.cli.door import Door, segment
+from loomos.cli.door import Door, place_of
 from loomos.cli.show import Json, done
-from loomos.client.profile import Refused
 
 __all__ = ["app"]
 
@@ -121,12 +120,10 @@ def made(
 ) -> dict[str, Any]:
     """Have a report made, and write it with its manifest; the platform's answer."""
     with Door.open() as door:
-        organisation = organisation or door.organisation_id
-        if not organisation:
-            raise Refused(0, "INVALID_ARGUMENT", "whose report? give --organisation")
         body = {name: value for name, value in asked.items() if value}
         body |= {"format": f"REPORT_FORMAT_{form.name}"} | ({"cut": cut} if cut else {})
-        place = f"/api/v1/organisations/{segment(organisation)}/reports/{report}"
+        told = "whose report? give --organisation"
+        place = place_of(door, organisation, f"reports/{report}", told)
         answer = door.call("POST", place, body, reads=True)
     content = base64.b64decode(answer.get("content", ""))
     to.write_bytes(content)

@@ -6,7 +6,7 @@ import typer
 
 from loomos.cli.admin import Org
 from loomos.cli.archive import day_of
-from loomos.cli.door import Door, segment
+from loomos.cli.door import Door, place_of, segment
 from loomos.cli.show import Json, done, number, print_json, table
 
 __all__ = ["hold", "retention"]
@@ -20,11 +20,6 @@ Rule = Annotated[
         "--rule", help="TYPE[:CLASSIFICATION]=KEEP[,ARCHIVE[,RECOMPRESS]] in days; again for each."
     ),
 ]
-
-
-def place_of(door: Door, organisation: str, path: str) -> str:
-    """An organisation's path; the caller's own organisation where none is given."""
-    return f"/api/v1/organisations/{segment(organisation or door.organisation_id)}/{path}"
 
 
 @retention.command("show")

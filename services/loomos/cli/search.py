@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import AsOf, Door, segment
+from loomos.cli.door import AsOf, Door, place_of
 from loomos.cli.show import Json, err, number, print_json, table
 from loomos.client.profile import Refused
 
@@ -220,10 +220,7 @@ def micros_of(text: str, name: str) -> int:
 def asked(what: str, organisation: str, body: dict[str, Any]) -> dict[str, Any]:
     """The platform's answer."""
     with Door.open() as door:
-        whose = organisation or door.organisation_id
-        if not whose:
-            raise Refused(0, "INVALID_ARGUMENT", "whose events? give --org")
-        path = f"/api/v1/organisations/{segment(whose)}/audit/events/{what}"
+        path = place_of(door, organisation, f"audit/events/{what}", "whose events? give --org")
         return door.call("POST", path, body, reads=True)
 
 

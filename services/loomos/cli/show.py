@@ -20,8 +20,11 @@ __all__ = [
     "done",
     "err",
     "fields",
+    "line_of",
+    "listing",
     "number",
     "out",
+    "place_text",
     "print_json",
     "short",
     "table",
@@ -55,6 +58,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> 
         err.print(empty, markup=False)
 
 
+def listing(
+    found: Iterable[Any],
+    as_json: bool,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    empty: str,
+) -> None:
+    """What was found, each as a line of JSON, or all of it as a table."""
+    if not as_json:
+        table(columns, rows, empty)
+        return
+    for one in found:
+        print_json(one)
+
+
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:
     """Names and values, one pair a line; empty values are left out."""
     shown = Table(box=None, show_header=False, pad_edge=False)
@@ -83,6 +101,22 @@ def number(holder: Mapping[str, Any], name: str) -> int:
 def short(name: Any, prefix: str) -> str:
     """An enum's value for people: `RUNNING` for `JOB_STATUS_RUNNING`."""
     return str(name or "").removeprefix(prefix)
+
+
+def place_text(position: Mapping[str, Any] | None) -> str:
+    """A place in the log in one word; "" for none."""
+    if not position:
+        return ""
+    return f"{position['topic']}/{position.get('partition', 0)}@{position.get('offset', 0)}"
+
+
+def line_of(event: Mapping[str, Any], when: str = "") -> str:
+    """One event in one line of markup."""
+    kind = escape(printable(event.get("type")))
+    stream = escape(printable(f"{event.get('stream')} v{event.get('version', 0)}"))
+    place = place_text(event.get("position"))
+    tail = f"{when} {event.get('actor')} {place} {event.get('event_id')}".lstrip()
+    return f"[bold]{kind}[/bold] {stream} [dim]{escape(printable(tail))}[/dim]"
 
 
 def printable(value: Any) -> str:

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from loomos.cli.door import Door, segment
+from loomos.cli.door import Door, place_of
 from loomos.cli.show import Json, err, print_json, table
-from loomos.client.profile import Refused
 
 __all__ = ["add_to"]
 
@@ -31,10 +30,7 @@ def run(
     Example: loomos audit sql "SELECT type, count(*) FROM events GROUP BY type ORDER BY 2 DESC"
     """
     with Door.open() as door:
-        whose = organisation or door.organisation_id
-        if not whose:
-            raise Refused(0, "INVALID_ARGUMENT", "whose trail? give --org")
-        path = f"/api/v1/organisations/{segment(whose)}/audit/sql"
+        path = place_of(door, organisation, "audit/sql", "whose trail? give --org")
         answer = door.call("POST", path, {"sql": query, "cold": cold, "limit": limit}, reads=True)
     columns = answer.get("columns", [])
     rows = [json.loads(row) for row in answer.get("rows", [])]

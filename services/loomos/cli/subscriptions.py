@@ -7,8 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, segment
-from loomos.cli.show import Json, done, err, fields, number, out, print_json, table
+from loomos.cli.door import Door, place_of, segment
+from loomos.cli.show import (
+    Json,
+    done,
+    err,
+    fields,
+    line_of,
+    listing,
+    number,
+    out,
+    print_json,
+    table,
+)
 from loomos.client.profile import Refused
 
 __all__ = ["add_to", "app"]
@@ -64,7 +75,7 @@ def subscribe(
     if upcast:
         asked["upcast"] = "true"
     with Door.open() as door:
-        for flow in door.stream(path_of(door, organisation, "event-stream"), asked):
+        for flow in door.stream(place_of(door, organisation, "event-stream"), asked):
             for event in flow.get("events", []):
                 show_event(event, as_json)
             if until_live and flow.get("live"):
@@ -98,7 +109,7 @@ def create(
         "deliveries_max": deliveries_max,
     }
     with Door.open() as door:
-        answer = door.call("POST", path_of(door, organisation, "subscriptions"), body)
+        answer = door.call("POST", place_of(door, organisation, "subscriptions"), body)
     done(f"subscription {name} is {answer['id']}", answer, as_json)
 
 
@@ -107,14 +118,12 @@ def listed(organisation: Organisation = "", as_json: Json = False) -> None:
     """List subscriptions. Example: loomos subscriptions list"""
     with Door.open() as door:
         found = all_of(door, organisation)
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
     rows = (
         (one["name"], selected(one), number(one, "dead"), one["subscription_id"]) for one in found
     )
-    table(("name", "events", "dead", "id"), rows, "no subscription that you may see")
+    listing(
+        found, as_json, ("name", "events", "dead", "id"), rows, "no subscription that you may see"
+    )
 
 
 @app.command("show")
@@ -240,17 +249,9 @@ def start_of(begin: str) -> dict[str, Any]:
     return {"from_us": int(begin)} if begin.isdigit() else {"from_event_id": begin}
 
 
-def path_of(door: Door, organisation: str, rest: str) -> str:
-    """A path of the organisation's."""
-    whose = organisation or door.organisation_id
-    if not whose:
-        raise Refused(0, "INVALID_ARGUMENT", "whose? give --org")
-    return f"/api/v1/organisations/{segment(whose)}/{rest}"
-
-
 def all_of(door: Door, organisation: str) -> list[dict[str, Any]]:
     """The organisation's subscriptions."""
-    found = door.call("GET", path_of(door, organisation, "subscriptions"))
+    found = door.call("GET", place_of(door, organisation, "subscriptions"))
     return list(found.get("subscriptions", []))
 
 
@@ -265,7 +266,7 @@ def named(door: Door, name: str, organisation: str) -> dict[str, Any]:
 def own_path(door: Door, name: str, organisation: str) -> str:
     """The path of the subscription of this name or id."""
     own = named(door, name, organisation)["subscription_id"]
-    return path_of(door, organisation, f"subscriptions/{segment(own)}")
+    return place_of(door, organisation, f"subscriptions/{segment(own)}")
 
 
 def selected(one: dict[str, Any]) -> str:
@@ -290,9 +291,5 @@ def show_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(event)
         return
-    from rich.markup import escape
-
-    from loomos.cli.audit import line_of
-
-    out.print(f"[dim]{escape(time_text(number(event, 'at_us')))}[/dim] {line_of(event)}")
+    out.print(f"[dim]{time_text(number(event, 'at_us'))}[/dim] {line_of(event)}")
     sys.stdout.flush()
