@@ -17,7 +17,7 @@ class Decision(NamedTuple):
 
     allowed: bool
     reasons: tuple[str, ...]
-    """Ids of the deciding policies, or the one word that says why none was asked."""
+    """Ids of the deciding policies, or a word that says why there is none, and what is missing."""
     policy_hash: str = ""
     security_position: str = ""
     """How much of security's log was known: `partition@offset`, joined by commas."""
@@ -78,7 +78,7 @@ class Caller:
 def context_of(decision: Decision) -> tuple[tuple[str, str], ...]:
     """A decision as attributes of an event, sorted by name."""
     return (
-        ("policies", ",".join(decision.reasons)),
+        ("policies", ",".join(decision.reasons if decision.allowed else decision.reasons[:1])),
         ("policyhash", decision.policy_hash),
         ("securityposition", decision.security_position),
     )

@@ -18,6 +18,7 @@ import loom
 from loom.decider import Resource, shard_of
 from loom.kit.caller import Decision, Scope
 from loom.kit.view import PLATFORM, ROLES, View
+from loom.v1 import security_pb2 as pb
 
 __all__ = ["Decisions", "Policies", "policy_folder", "touched"]
 
@@ -31,6 +32,7 @@ CEDAR_KIND = {
     "user": "User",
     "node": "Node",
 }
+ROLE_NAMES = {name: pb.UserRole.Name(role)[10:].lower() for role, name in ROLES.items()}
 PRINCIPAL_KIND = {"user": "User", "service": "Service", "node": "Node"}
 
 
@@ -174,7 +176,21 @@ class Decisions:
             "context": {},
         }
         allowed, reasons = self.policies.ask(request, entities)
-        return allowed, reasons or ["no_policy_allows"]
+        return allowed, reasons or ["no_policy_allows", *self._missing(principal, action, target)]
+
+    def _missing(self, principal: str, action: str, target: dict[str, Any]) -> list[str]:
+        """The roles that would have allowed it, and those that the user has: his own only."""
+        account = self.view.users.get(principal.removeprefix("user:"))
+        if account is None:
+            return []
+        groups = self.policies.actions[action]
+        opening = [one[5:].replace("-", "_") for one in groups if one.startswith("role:")]
+        holders = target["attrs"]["holders"]["admin"]
+        scopes = [one["__entity"]["id"].partition("@")[2] for one in holders]
+        where = " or ".join(scopes[:-1] or scopes)
+        wanted = f"it takes {' or '.join(opening)} of {where}" if opening else "no role opens it"
+        held = [f"{ROLE_NAMES[role]} of {scope}" for role, scope in sorted(account.roles)]
+        return [wanted, f"held: {' and '.join(held) or 'no role'}"]
 
     def _subject(self, principal: str) -> dict[str, Any] | None:
         """The principal as an entity, its roles as parents; None for who is not known."""

@@ -20,7 +20,7 @@ import structlog
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from loom.decider import Position, Recorded, Rejected, partition_shard
+from loom.decider import Position, Recorded, Rejected, Resource, partition_shard
 from loom.kit import erasures, observe
 from loom.kit.answers import Answer
 from loom.kit.authorize import Authorizer, Caller
@@ -39,6 +39,7 @@ from loom.kit.routes import Route, route_of, routes_of, shard_in
 from loom.kit.rpc import Call, new_command_id, serve
 from loom.kit.sealing import Sealing
 from loom.kit.travel import Travels
+from loom.kit.view import PLATFORM
 from loom.log.clock import now_us
 from loom.log.judge import START, Base
 from loom.log.reader import follow
@@ -180,7 +181,10 @@ class Shell:
             return
         if self.authorizer.stale():
             raise stale_view()
-        raise Failure("PERMISSION_DENIED", f"{caller.principal} may not {method} anywhere")
+        kind = "platform" if caller.organisation_id == PLATFORM else "organisation"
+        reasons = caller.may(method, Resource(kind, caller.organisation_id)).reasons
+        told = f"{caller.principal} may not {method} anywhere: {', '.join(reasons)}"
+        raise Failure("PERMISSION_DENIED", told)
 
     async def tell_as_self(
         self, request: Message, key: str = "", correlation_id: str = "", causation_id: str = ""

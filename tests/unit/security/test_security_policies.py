@@ -7,6 +7,7 @@ import cedarpy
 import pytest
 
 from loom.decider import Position, Recorded, Resource
+from loom.kit.caller import context_of
 from loom.kit.decisions import Decisions, Policies, policy_folder, touched
 from loom.kit.view import View
 from loom.log.catalogue import contracts
@@ -134,6 +135,31 @@ def test_crossing_tenants_is_forbidden_even_with_a_role_there():
     decision = world(granted(EVE, "ADMIN", "acme")).may(f"user:{EVE}", "SubmitJob", VISION)
     assert decision.reasons == ("tenants-apart",)
     assert not decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "wanted"),
+    [
+        ("DeployModel", VISION, "admin or engineer of acme.vision or acme"),
+        ("GetStory", ACME, "admin of acme"),
+    ],
+)
+def test_a_denial_says_which_roles_it_takes_and_which_are_held(action, resource, wanted):
+    reasons = world().may(f"user:{BOB}", action, resource).reasons
+    held = "held: researcher of acme.vision"
+    assert reasons == ("no_policy_allows", f"it takes {wanted}", held)
+
+
+def test_a_denial_that_no_role_would_change_says_so_and_names_nobody_elses_roles():
+    denied = world().may(f"user:{ANN}", "PublishPrice", ACME)
+    assert denied.reasons == ("no_policy_allows", "no role opens it", "held: admin of acme")
+    bare = world(pb.UserCreated(user_id=f"{BOB[:-1]}c", organisation_id="acme"))
+    nobody = bare.may(f"user:{BOB[:-1]}c", "GetJob", VISION).reasons
+    assert nobody[2] == "held: no role"
+    assert "service_account" in nobody[1]
+    strange = bare.may(f"user:{EVE}", "GetJob", VISION)
+    assert strange.reasons == ("tenants-apart",)
+    assert dict(context_of(denied))["policies"] == "no_policy_allows"
 
 
 def test_an_engine_that_fails_denies(monkeypatch):
