@@ -12,12 +12,10 @@ from aiosmtpd.smtp import SMTP
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from test_notary_service import Judge, caller, tell
+from tests.callers import Judge, call, caller, tell
 from tests.shells import serving
 
-from loom.kit.call import Call
 from loom.kit.service import Shell
-from loom.log.clock import now_us
 from loom.v1 import data_pb2, deployment_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.data.main import SERVICE as DATA
@@ -36,9 +34,6 @@ class Everywhere(Judge):
 
     class view:
         version = 1
-
-    def stale(self):
-        return False
 
 
 @pytest.fixture
@@ -148,17 +143,9 @@ class World:
         if isinstance(request, deployment_pb2.DeployModelRequest):
             self.deployed.append((request, command_id, given["causation_id"]))
             return None
-        call = Call(
-            caller=self.shell.authorizer.service_caller("loomdb"),
-            command_id=command_id,
-            issued_at_us=given["issued_at_us"] or now_us(),
-            correlation_id=given["correlation_id"],
-            causation_id=given["causation_id"],
-            traceparent="",
-            after=(),
-            deadline_s=None,
-        )
-        return await self.data.tell(request, call)
+        known = {name: given[name] for name in ("issued_at_us", "correlation_id", "causation_id")}
+        who = self.shell.authorizer.service_caller("loomdb")
+        return await self.data.tell(request, call(who, command_id=command_id, **known))
 
     async def tell(self, request):
         return await tell(self.shell, request, ACME)

@@ -1,20 +1,16 @@
 """Services in one process on real stores, for tests of what is sealed; and where it might leak."""
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests import shells
+from tests import callers, shells
+from tests.callers import eventually
 
-from loom.decider import Rejected
-from loom.kit.authorize import Caller, Decision, Scope
-from loom.kit.call import Call
-from loom.kit.errors import Failure
+from loom.kit.authorize import Caller, Scope
 from loom.kit.service import Shell
 from loom.kit.view import View
-from loom.log.clock import now_us
 from loom.log.topics import connection
 from loomos.embedded.postgres import psql
 from loomos.loomdb.main import SERVICE as LOOMDB
@@ -23,26 +19,18 @@ from loomos.loomdb.seal import notarise
 __all__ = ["CALLER", "Judge", "dump", "eventually", "raw_log", "serving", "tell"]
 
 
-class Judge:
-    """Stands in for the policies, which have tests of their own."""
+class Judge(callers.Judge):
+    """One organisation's; what is personal shows only where it is said so."""
 
     view = View(organisations={"acme"})
 
     def __init__(self, organisation: str, personal: bool) -> None:
-        self.organisation, self.personal = organisation, personal
-
-    def may(self, principal, action, resource):
-        return Decision(True, ("test",))
+        super().__init__(organisation)
+        self.personal = personal
 
     def scope(self, principal, action):
         allowed = self.personal or action != "ReadPersonal"
-        return Scope(False, [self.organisation] if allowed else [], [])
-
-    def service_caller(self, name):
-        return Caller(f"service:{name}", "platform", "service", self)
-
-    def stale(self):
-        return False
+        return Scope(False, self.organisations if allowed else [], [])
 
     async def soon(self, true):
         return true()
@@ -62,28 +50,9 @@ async def serving(service, settings) -> AsyncIterator[Shell]:
 
 
 async def tell(shell, request, personal=True, principal="user:usr-acme-x", command_id=""):
-    call = Call(
-        caller=Caller(principal, "acme", "user", Judge("acme", personal)),
-        command_id=command_id or uuid.uuid4().hex,
-        issued_at_us=now_us(),
-        correlation_id="erasing",
-        causation_id="",
-        traceparent="",
-        after=(),
-        deadline_s=None,
-    )
+    who = Caller(principal, "acme", "user", Judge("acme", personal))
     given = type(request).FromString(request.SerializeToString())
-    return await asyncio.wait_for(shell.tell(given, call), 20)
-
-
-async def eventually(ask):
-    """The first answer that is there."""
-    async with asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(Rejected, Failure):
-                if answer := await ask():
-                    return answer
-            await asyncio.sleep(0.1)
+    return await callers.tell(shell, given, who, command_id=command_id)
 
 
 async def raw_log(bus) -> bytes:

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from tests import callers
 from tests.appending import origin
 
 from loom.decider import Rejected, Resource
@@ -30,12 +30,11 @@ PROJECT = "acme.vision"
 JOB = "job-local-aaaaaaaaaaaaaaaaaaaa"
 
 
-class Judge:
-    """Stands in for the policies, which have tests of their own."""
-
-    view: Any = None
+class Judge(callers.Judge):
+    """Shows everything, or these projects alone."""
 
     def __init__(self, *projects: str) -> None:
+        super().__init__()
         self.projects = list(projects)
 
     def may(self, principal: str, action: str, resource: Resource) -> Decision:
@@ -43,9 +42,6 @@ class Judge:
 
     def scope(self, principal: str, action: str) -> Scope:
         return Scope(not self.projects, [], self.projects)
-
-    def service_caller(self, name: str) -> Caller:
-        return Caller(f"service:{name}", "platform", "service", self)  # type: ignore[arg-type]
 
 
 class World:
@@ -101,17 +97,7 @@ class World:
         return ref
 
     def call(self, *projects: str) -> Call:
-        judge: Any = Judge(*projects)
-        return Call(
-            caller=Caller("user:usr-acme-x", "acme", "user", judge),
-            command_id=uuid.uuid4().hex,
-            issued_at_us=now_us(),
-            correlation_id="asking",
-            causation_id="",
-            traceparent="",
-            after=(),
-            deadline_s=None,
-        )
+        return callers.call(Caller("user:usr-acme-x", "acme", "user", Judge(*projects)))
 
     async def tells(self, command: Message) -> Any:
         return await asyncio.wait_for(self.shell.tell(command, self.call()), 20)
@@ -137,8 +123,7 @@ class World:
 @pytest.fixture
 async def world(fresh_log, fresh_database, settings, platform, tmp_path):
     shell = Shell(SERVICE, settings("checkpoint"))
-    judge: Any = Judge()
-    shell.authorizer = judge
+    shell.authorizer = Judge()
     shell.owner = "test"
     await shell.store.open()
     await shell.store.prepare(SERVICE.schema)

@@ -1,105 +1,14 @@
 """The commander on a real broker: same id same answer, refusals, fail-over, refolding."""
 
 import asyncio
-import contextlib
-import uuid
-from dataclasses import dataclass, field
 
 import pytest
+from tests.tally import entry, running
 
-from loom.decider import Code, Rejected, Resource
-from loom.kit.authorize import Caller, Decision, Scope
-from loom.kit.commander import Commander
-from loom.kit.contract import Service
-from loom.kit.entries import Entry
 from loom.kit.errors import Failure
-from loom.log.clock import now_us
 from loom.log.reader import follow
-from loom.v1 import common_pb2, resource_manager_pb2
 
 pytestmark = [pytest.mark.bus]
-
-
-@dataclass(slots=True)
-class Tally:
-    shard: str
-    seen: list[str] = field(default_factory=list)
-
-
-def decide(command, state, context):
-    if command.node_id == "refuse":
-        raise Rejected(Code.FAILED_PRECONDITION, f"{len(state.seen)} are enough", "node_id")
-    if command.node_id == "same":
-        return []
-    return [resource_manager_pb2.NodeUncordoned(node_id=f"tally-{command.node_id}")]
-
-
-def evolve(state, event):
-    state.seen.append(type(event).__name__)
-
-
-class Everyone:
-    view = None
-
-    def may(self, principal, action, resource):
-        return Decision(resource.id != "secret.plans", ("test",))
-
-    def scope(self, principal, action):
-        return Scope(True, [], [])
-
-    def service_caller(self, name):
-        return Caller(f"service:{name}", "platform", "service", self)
-
-
-def tally_service(topic: str) -> Service:
-    @dataclass(frozen=True)
-    class Renamed(Service):
-        @property
-        def topic(self):
-            return topic
-
-    return Renamed(
-        name="tally",
-        contract=common_pb2,
-        initial=Tally,
-        decide=decide,
-        resource=lambda command, state: Resource(
-            "project", "secret.plans" if command.node_id == "foreign" else "acme.vision"
-        ),
-        evolve=evolve,
-        project=lambda recorded: [],
-        schema="",
-    )
-
-
-@contextlib.asynccontextmanager
-async def running(bus, topic: str, owner: str = "test"):
-    commander = Commander(tally_service(topic), bus, 0, Everyone(), owner)
-    task = asyncio.create_task(commander.run())
-    await asyncio.wait_for(commander.serving.wait(), 20)
-    try:
-        yield commander
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def entry(node_id: str, command_id: str = "", content: bytes = b"1", **more) -> Entry:
-    given = {
-        "request": resource_manager_pb2.UncordonNodeRequest(node_id=node_id),
-        "caller": Caller("user:usr-acme-x", "acme", "user", Everyone()),
-        "shard": "local",
-        "action": "Count",
-        "command_id": command_id or uuid.uuid4().hex,
-        "digest": content.ljust(32, b"\0"),
-        "issued_at_us": now_us(),
-        "correlation_id": "story",
-        "causation_id": "",
-        "traceparent": "",
-        "expected": {},
-        "answer": asyncio.get_running_loop().create_future(),
-    }
-    return Entry(**{**given, **more})
 
 
 async def events(bus, topic: str, count: int) -> list:

@@ -1,17 +1,14 @@
 """LoomDB's audit side as one process: index, recorded reads, stories and proofs on real stores."""
 
 import asyncio
-import contextlib
-import uuid
 
 import pytest
 from tests.appending import append, origin
+from tests.callers import Judge, call, caller, eventually, tell
 from tests.shells import serving
 
 from loom.decider import Rejected
 from loom.kit.answers import KEPT_US, Answers
-from loom.kit.authorize import Caller, Decision, Scope
-from loom.kit.call import Call
 from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
@@ -26,52 +23,6 @@ from loomos.loomdb.main import SERVICE
 from loomos.loomdb.seal import notarise
 
 pytestmark = [pytest.mark.bus, pytest.mark.db]
-
-
-class Judge:
-    """Stands in for the policies, which have tests of their own: one organisation, or all."""
-
-    view = None
-
-    def __init__(self, *organisations):
-        self.organisations = list(organisations)
-
-    def may(self, principal, action, resource):
-        return Decision(True, ("test",))
-
-    def scope(self, principal, action):
-        return Scope(not self.organisations, self.organisations, [])
-
-    def service_caller(self, name):
-        return Caller(f"service:{name}", "platform", "service", self)
-
-
-def caller(*organisations):
-    return Caller("user:usr-acme-x", "acme", "user", Judge(*organisations))
-
-
-async def tell(shell, request, who, command_id="", issued_at_us=0):
-    call = Call(
-        caller=who,
-        command_id=command_id or uuid.uuid4().hex,
-        issued_at_us=issued_at_us or now_us(),
-        correlation_id="reading",
-        causation_id="",
-        traceparent="",
-        after=(),
-        deadline_s=None,
-    )
-    return await asyncio.wait_for(shell.tell(request, call), 20)
-
-
-async def eventually(ask):
-    """The first answer that is not refused and not empty."""
-    async with asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(Rejected):
-                if answer := await ask():
-                    return answer
-            await asyncio.sleep(0.1)
 
 
 @pytest.fixture
@@ -173,29 +124,28 @@ async def test_a_command_older_than_the_index_is_looked_up_and_never_decided_twi
     who, issued_at_us = caller(), now_us() - KEPT_US - 1
 
     async def ask(request, after=(), timeout_s=0.0):
-        call = Call(who, uuid.uuid4().hex, now_us(), "look-up", "", "", after, None)
-        return await shell.ask("FindCommand", request, call)
+        return await shell.ask("FindCommand", request, call(who, after=after))
 
     shell.client.ask = ask
     hold = pb.PlaceHoldRequest(
         organisation_id="platform", scope=pb.HoldScope(subject="person-1"), reason="case 7"
     )
     release = pb.ReleaseHoldRequest(organisation_id="platform", hold_id="hold-x", reason="none")
-    first = await tell(shell, hold, who, "elder-1", issued_at_us)
+    first = await tell(shell, hold, who, command_id="elder-1", issued_at_us=issued_at_us)
     with pytest.raises(Failure) as refused:
-        await tell(shell, release, who, "elder-2", issued_at_us)
+        await tell(shell, release, who, command_id="elder-2", issued_at_us=issued_at_us)
     commander = shell.ownership.commanders[0]
     assert len(commander.desk.answers) >= 2
     # What is decided leaves an answer here; a heartbeat, which the log may get meanwhile, does not.
     commander.desk.answers = Answers()
 
-    assert await tell(shell, hold, who, "elder-1", issued_at_us) == first
+    assert await tell(shell, hold, who, command_id="elder-1", issued_at_us=issued_at_us) == first
     with pytest.raises(Failure) as again:
-        await tell(shell, release, who, "elder-2", issued_at_us)
+        await tell(shell, release, who, command_id="elder-2", issued_at_us=issued_at_us)
     assert str(again.value) == str(refused.value)
     assert again.value.code == refused.value.code
     hold.reason = "another case"
     with pytest.raises(Failure) as other:
-        await tell(shell, hold, who, "elder-1", issued_at_us)
+        await tell(shell, hold, who, command_id="elder-1", issued_at_us=issued_at_us)
     assert other.value.code == "ALREADY_EXISTS"
     assert len(commander.desk.answers) == 0

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.callers import Judge
 
-from loom.decider import Resource
-from loom.kit.authorize import Caller, Decision, Scope
+from loom.kit.authorize import Caller
 from loom.kit.client import Client
 from loom.kit.rpc import serve
 from loom.kit.service import Shell
@@ -26,22 +26,8 @@ from loomos.runtime import replica
 from loomos.runtime.main import Runtime, running
 
 
-class Everybody:
-    """Lets all callers in: who may do what is tested elsewhere."""
-
-    view: Any = None
-
-    def may(self, principal: str, action: str, resource: Resource) -> Decision:
-        return Decision(True, ("test",))
-
-    def scope(self, principal: str, action: str) -> Scope:
-        return Scope(True, [], [])
-
-    def service_caller(self, name: str) -> Caller:
-        return Caller(f"service:{name}", "platform", "service", self)
-
-    def stale(self) -> bool:
-        return False
+class Everybody(Judge):
+    """Knows services by their certificates."""
 
     async def authenticate(self, spiffe: str | None, bearer: str | None) -> Caller:
         return self.service_caller(str(spiffe).rpartition("/")[2])

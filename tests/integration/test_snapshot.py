@@ -1,37 +1,24 @@
 """Snapshots of a real service's folded state: used where they fit, ignored where they do not."""
 
 import asyncio
-import contextlib
 import hashlib
 import io
 import pickle
 import subprocess
-import uuid
 
 import pytest
+from tests import callers
 
 from loom.decider import Recorded
 from loom.kit import commander as commander_module
 from loom.kit import snapshot
-from loom.kit.authorize import Caller, Decision
 from loom.kit.commander import Commander
 from loom.kit.entries import Entry
 from loom.kit.replay import fold_until, state_digest
-from loom.log.clock import now_us
 from loom.store import Store
 from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
 from loomos.resource_manager.main import SERVICE
-
-
-class Everyone:
-    view = None
-
-    def may(self, principal, action, resource):
-        return Decision(True, ("test",))
-
-    def service_caller(self, name):
-        return Caller(f"service:{name}", "platform", "service", self)
 
 
 @pytest.fixture
@@ -43,16 +30,9 @@ async def store(fresh_log, fresh_database, settings):
     await found.close()
 
 
-@contextlib.asynccontextmanager
-async def running(settings, store):
-    commander = Commander(SERVICE, settings("resource-manager"), 0, Everyone(), "test", store)
-    task = asyncio.create_task(commander.run())
-    await asyncio.wait_for(commander.serving.wait(), 30)
-    try:
-        yield commander
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def running(settings, store):
+    commander = Commander(SERVICE, settings("resource-manager"), 0, callers.Judge(), "test", store)
+    return callers.running(commander)
 
 
 def entry(number: int, hostname: str = "host") -> Entry:
@@ -61,20 +41,9 @@ def entry(number: int, hostname: str = "host") -> Entry:
         hostname=hostname,
         capacity=common_pb2.Resources(cpu_milli=1000, memory_bytes=2**30),
     )
-    return Entry(
-        request=request,
-        caller=Caller("user:usr-platform-x", "platform", "user", Everyone()),
-        shard="local",
-        action="RegisterNode",
-        command_id=f"c-{number}-{hostname}",
-        digest=hashlib.sha256(request.SerializeToString(deterministic=True)).digest(),
-        issued_at_us=now_us(),
-        correlation_id=uuid.uuid4().hex,
-        causation_id="",
-        traceparent="",
-        expected={},
-        answer=asyncio.get_running_loop().create_future(),
-    )
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    command_id = f"c-{number}-{hostname}"
+    return callers.entry(request, action="RegisterNode", command_id=command_id, digest=digest)
 
 
 @pytest.fixture
