@@ -2,14 +2,17 @@
 
 import typer
 
-from loomos.cli import causality, events_append, events_schemas, search, subscriptions
+from loomos.cli import causality, events_schemas, search, subscriptions
+from loomos.cli.events_append import append
+from loomos.cli.events_append_file import append_file, batch
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Events: append, search and count them; what led to them.", no_args_is_help=True
 )
-events_append.add_to(app)
+for command in (append, append_file, batch):
+    app.command()(command)
 causality.add_to(app)
 search.add_to(app)
 subscriptions.add_to(app)
