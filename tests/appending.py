@@ -1,13 +1,35 @@
 """Appends commands through a claimed writer and waits until each is confirmed."""
 
 import asyncio
+import contextlib
 import uuid
+from collections.abc import AsyncIterator
 
 from loom.log.clock import now_us
 from loom.log.envelope import Draft, Origin
+from loom.log.judge import START
+from loom.log.topics import Bus
 from loom.log.writer import Appended, Writer
 
-__all__ = ["append", "numbered", "origin"]
+__all__ = ["append", "numbered", "origin", "writing"]
+
+
+@contextlib.asynccontextmanager
+async def writing(bus: Bus, topic: str) -> AsyncIterator[Writer]:
+    """A claim on the topic's partition."""
+
+    async def ignore(_: list) -> None:
+        return None
+
+    writer = Writer(bus, topic, 0, "test", START)
+    await writer.begin(ignore)
+    reading = asyncio.create_task(writer.confirm())
+    try:
+        yield writer
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await writer.close()
 
 
 def origin(

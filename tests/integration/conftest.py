@@ -1,18 +1,16 @@
 """A partition of its own for a test, and a writer that has claimed it."""
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.appending import origin
+from tests.appending import origin, writing
 
 from loom.log import envelope
 from loom.log.envelope import Draft
-from loom.log.judge import START
-from loom.log.topics import Bus, connection
+from loom.log.topics import connection
 from loom.log.writer import Writer
 from loom.store import Store
 from loom.v1 import common_pb2
@@ -38,24 +36,6 @@ async def topic(bus) -> AsyncIterator[str]:
     yield name
     await admin.delete_topics([name])
     await admin.close()
-
-
-@contextlib.asynccontextmanager
-async def writing(bus: Bus, topic: str) -> AsyncIterator[Writer]:
-    """A claim on the topic's partition."""
-
-    async def ignore(_: list) -> None:
-        return None
-
-    writer = Writer(bus, topic, 0, "test", START)
-    await writer.begin(ignore)
-    reading = asyncio.create_task(writer.confirm())
-    try:
-        yield writer
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        await writer.close()
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from tests import callers
-from tests.appending import origin
+from tests.appending import append, origin, writing
+from tests.shells import serving
 
 from loom.decider import Rejected, Resource
 from loom.kit.authorize import Caller, Decision, Scope
@@ -18,8 +19,7 @@ from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
-from loom.log.judge import START
-from loom.log.writer import Doubt, Writer
+from loom.log.writer import Writer
 from loom.v1 import checkpoint_pb2 as pb
 from loom.v1 import scheduler_pb2 as scheduler
 from loomos.checkpoint.main import SERVICE
@@ -47,31 +47,16 @@ class Judge(callers.Judge):
 class World:
     """A checkpoint service, the scheduler's log before it and an artifact store behind it."""
 
-    def __init__(self, shell: Shell, bus: Any, folder: Path) -> None:
-        self.shell, self.bus, self.folder = shell, bus, folder
+    def __init__(self, shell: Shell, writer: Writer, folder: Path) -> None:
+        self.shell, self.writer, self.folder = shell, writer, folder
         self.store = shell.settings.home / "artifacts"
         self.versions = 0
-        self.writer = Writer(bus, "loomos.scheduler", 0, "test", START)
-
-    async def start(self) -> None:
-        async def ignore(_: object) -> None:
-            return None
-
-        await self.writer.begin(ignore)
-        self.reading = asyncio.create_task(self.writer.confirm())
-
-    async def stop(self) -> None:
-        self.reading.cancel()
-        await asyncio.gather(self.reading, return_exceptions=True)
-        await self.writer.close()
 
     async def happens(self, event: Message) -> None:
         """The scheduler's log has the event."""
         self.versions += 1
-        settled: asyncio.Future[int | Doubt] = asyncio.get_running_loop().create_future()
         drafts = envelope.draft([event], [self.versions], origin("scheduler"))
-        await self.writer.send(self.writer.append([(drafts, settled.set_result)]))
-        assert isinstance(await asyncio.wait_for(settled, 10), int)
+        await append(self.writer, [drafts])
 
     async def checkpoint(self, epoch: int, run: int = 1) -> scheduler.CheckpointRef:
         """A run leaves a checkpoint in the store, and the scheduler's log says so."""
@@ -125,26 +110,9 @@ async def world(fresh_log, fresh_database, settings, platform, tmp_path):
     shell = Shell(SERVICE, settings("checkpoint"))
     shell.authorizer = Judge()
     shell.owner = "test"
-    await shell.store.open()
-    await shell.store.prepare(SERVICE.schema)
-    made = World(shell, platform.administrator, tmp_path)
-    await made.start()
-    owning = asyncio.create_task(shell.ownership.own(0))
-    serving = asyncio.create_task(shell.ownership.serving())
-    try:
-        await asyncio.wait((serving, owning), return_when=asyncio.FIRST_COMPLETED)
-        assert not owning.done(), owning.exception()
-        yield made
-        assert not owning.done()
-    finally:
-        for task in (owning, serving):
-            task.cancel()
-        await asyncio.gather(owning, serving, return_exceptions=True)
-        await made.stop()
-        await shell.store.release_lease(SERVICE.topic, 0, shell.owner)
-        await shell.client.close()
-        await shell.store.close()
-        shutil.rmtree(made.store, ignore_errors=True)
+    async with writing(platform.administrator, "loomos.scheduler") as writer, serving(shell):
+        yield World(shell, writer, tmp_path)
+    shutil.rmtree(shell.settings.home / "artifacts", ignore_errors=True)
 
 
 async def test_checkpoints_are_recorded_kept_verified_and_deleted(world: World) -> None:

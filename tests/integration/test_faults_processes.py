@@ -11,12 +11,10 @@ import shutil
 import signal
 
 import pytest
-from tests.appending import append
+from tests.appending import append, writing
 from tests.conftest import empty_database, empty_log
 
-from loom.log.judge import START
 from loom.log.reader import LogAway, LogDiverged, Reader
-from loom.log.writer import Writer
 from loom.store import LEASE_S
 from loomos.cli.soak.world import TOPIC, World
 
@@ -110,19 +108,11 @@ async def test_a_database_restored_older(world):
 async def grow(bus, note, until: int) -> None:
     """Another claim of the partition, with records up to an offset."""
 
-    async def ignore(_: list) -> None:
-        return None
-
-    writer = Writer(bus, TOPIC, 0, "another", START)
-    await writer.begin(ignore)
-    reading = asyncio.create_task(writer.confirm())
     offset, version = 0, 0
-    while offset < until:
-        version += 1
-        (offset,) = await append(writer, [note("partition-0", version, *["x"] * 50)])
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
-    await writer.close()
+    async with writing(bus, TOPIC) as writer:
+        while offset < until:
+            version += 1
+            (offset,) = await append(writer, [note("partition-0", version, *["x"] * 50)])
 
 
 @pytest.mark.parametrize("regrown", [pytest.param(False, marks=pytest.mark.slow), True])

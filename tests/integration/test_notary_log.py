@@ -10,10 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.record.util import calc_crc32c
-from tests.appending import append, origin
+from tests.appending import append, origin, writing
 
 from loom.log import envelope
-from loom.log.judge import START
 from loom.log.notary import Contradiction, Notary
 from loom.log.note import load_signer, parse_checkpoint, split
 from loom.log.reader import LogDiverged
@@ -21,7 +20,6 @@ from loom.log.seals import TOPIC, Seals, follow
 from loom.log.topics import connection
 from loom.log.verify import Kind, open_tree, verify_folder
 from loom.log.verify_live import verify_live
-from loom.log.writer import Writer
 from loom.v1 import common_pb2, loomdb_pb2
 
 pytestmark = [pytest.mark.bus]
@@ -50,21 +48,13 @@ async def seals(bus):
 
 
 async def write(bus, topic, commands):
-    async def ignore(_):
-        return None
-
-    writer = Writer(bus, topic, 0, "test", START)
-    await writer.begin(ignore)
-    reading = asyncio.create_task(writer.confirm())
-    for number in range(commands):
-        events = [
-            common_pb2.CommandAcknowledged(shard_id="local", command_type=f"command {number} {n}")
-            for n in (1, 2, 3)
-        ]
-        await append(writer, [envelope.draft(events, (1, 2, 3), origin())])
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
-    await writer.close()
+    async with writing(bus, topic) as writer:
+        for number in range(commands):
+            told = [f"command {number} {n}" for n in (1, 2, 3)]
+            events = [
+                common_pb2.CommandAcknowledged(shard_id="local", command_type=one) for one in told
+            ]
+            await append(writer, [envelope.draft(events, (1, 2, 3), origin())])
 
 
 async def forge(bus, topic):

@@ -1,9 +1,7 @@
 """LoomDB's audit side as one process: index, recorded reads, stories and proofs on real stores."""
 
-import asyncio
-
 import pytest
-from tests.appending import append, origin
+from tests.appending import append, origin, writing
 from tests.callers import Judge, call, caller, eventually, tell
 from tests.shells import serving
 
@@ -13,10 +11,8 @@ from loom.kit.errors import Failure
 from loom.kit.service import Shell
 from loom.log import envelope
 from loom.log.clock import now_us
-from loom.log.judge import START
 from loom.log.note import Verifier
 from loom.log.proof import Proof
-from loom.log.writer import Writer
 from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.main import SERVICE
@@ -43,16 +39,8 @@ def command(organisation, story, cause=""):
 
 
 async def write(bus, topic, commands):
-    async def ignore(_):
-        return None
-
-    writer = Writer(bus, topic, 0, "test", START)
-    await writer.begin(ignore)
-    reading = asyncio.create_task(writer.confirm())
-    await append(writer, commands)
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
-    await writer.close()
+    async with writing(bus, topic) as writer:
+        await append(writer, commands)
 
 
 async def test_the_audit_trail_is_indexed_proved_and_its_reads_are_recorded(shell, platform):
