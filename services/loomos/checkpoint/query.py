@@ -1,5 +1,6 @@
 """Answers checkpoint's queries from its own tables; foreign ids are answered like unknown ones."""
 
+from dataclasses import asdict
 from typing import Any
 
 from loom.decider import Code, Rejected, Resource
@@ -102,18 +103,8 @@ async def get_retention(
     cursor = await db.execute(
         "SELECT * FROM retentions WHERE project_id = %s", (request.project_id,)
     )
-    default = state.Retention()
-    row = await cursor.fetchone() or {
-        "checkpoints_per_job_max": default.checkpoints_per_job_max,
-        "best_metric": default.best_metric,
-        "best_order": default.best_order,
-    }
-    return pb.Retention(
-        project_id=request.project_id,
-        checkpoints_per_job_max=row["checkpoints_per_job_max"],
-        best_metric=row["best_metric"],
-        best_order=row["best_order"],
-    )
+    default: Any = asdict(state.Retention()) | {"project_id": request.project_id}
+    return pb.Retention(**await cursor.fetchone() or default)
 
 
 def info(row: dict[str, Any]) -> pb.CheckpointInfo:

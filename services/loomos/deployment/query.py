@@ -22,10 +22,10 @@ async def get_model(
         f"SELECT * FROM models WHERE model_id = %(id)s AND {VISIBLE}",  # noqa: S608
         {"id": request.model_id, **caller.scope("GetModel")._asdict()},
     )
-    row = await cursor.fetchone()
+    row: Any = await cursor.fetchone()
     if row is None:
         raise Rejected(Code.NOT_FOUND, f"no model {request.model_id!r}", "model_id")
-    return model(row)
+    return pb.Model(**row)
 
 
 async def list_models(
@@ -45,7 +45,8 @@ async def list_models(
             **caller.scope("ListModels")._asdict(),
         },
     )
-    return pb.ListModelsResponse(models=[model(row) for row in await cursor.fetchall()])
+    rows: list[Any] = await cursor.fetchall()
+    return pb.ListModelsResponse(models=[pb.Model(**row) for row in rows])
 
 
 async def get_model_version(
@@ -124,32 +125,6 @@ async def list_deployments(
     return pb.ListDeploymentsResponse(deployments=[deployment(row) for row in rows])
 
 
-def model(row: Any) -> pb.Model:
-    """A row of `models`."""
-    return pb.Model(
-        model_id=row["model_id"],
-        project_id=row["project_id"],
-        model_name=row["model_name"],
-        latest_version=row["latest_version"],
-        created_at_us=row["created_at_us"],
-    )
-
-
 def deployment(row: Any) -> pb.ModelDeployment:
     """A row of `deployments`."""
-    return pb.ModelDeployment(
-        deployment_id=row["deployment_id"],
-        project_id=row["project_id"],
-        model_id=row["model_id"],
-        model_name=row["model_name"],
-        environment=row["environment"],
-        status=row["status"],
-        revision=row["revision"],
-        version=row["version"],
-        serving_revision=row["serving_revision"],
-        serving_version=row["serving_version"],
-        endpoint=pb.Endpoint.FromString(row["endpoint"]),
-        reason=row["reason"],
-        policy_version=row["policy_version"],
-        updated_at_us=row["updated_at_us"],
-    )
+    return pb.ModelDeployment(**row | {"endpoint": pb.Endpoint.FromString(row["endpoint"])})

@@ -155,7 +155,8 @@ async def explain_job(
     row = await job_row(request.job_id, caller, "ExplainJob", db)
     cursor = await db.execute(
         """
-        SELECT one.*, coalesce(other.event_id, '') AS other_event_id
+        SELECT one.at_us, one.text, one.event_id, one.event_type, one.causation_id,
+            one.other_job_id, coalesce(other.event_id, '') AS other_event_id, one.round_id
         FROM job_events one
         LEFT JOIN job_events other ON other.job_id = one.other_job_id AND other.version = 1
         WHERE one.job_id = %s AND one.event_type <> 'job.progressed'
@@ -163,7 +164,7 @@ async def explain_job(
         """,
         (request.job_id,),
     )
-    facts = [fact_of(one) for one in await cursor.fetchall()]
+    facts = [pb.ExplainedFact(**one) for one in await cursor.fetchall()]
     if waits(row):
         facts.extend(await group_facts(row["group_id"], db))
     status: pb.JobStatus = row["status"]
@@ -196,20 +197,6 @@ async def group_facts(group_id: str, db: psycopg.AsyncConnection[Any]) -> list[p
         )
         for one in await cursor.fetchall()
     ]
-
-
-def fact_of(row: dict[str, Any]) -> pb.ExplainedFact:
-    """A row of the story."""
-    return pb.ExplainedFact(
-        at_us=row["at_us"],
-        text=row["text"],
-        event_id=row["event_id"],
-        event_type=row["event_type"],
-        causation_id=row["causation_id"],
-        other_job_id=row["other_job_id"],
-        other_event_id=row["other_event_id"],
-        round_id=row["round_id"],
-    )
 
 
 def summary_of(row: dict[str, Any], facts: list[pb.ExplainedFact]) -> str:

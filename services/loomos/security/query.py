@@ -44,13 +44,7 @@ QUOTAS = f"SELECT * FROM quotas WHERE {QUOTA_VISIBLE}"  # noqa: S608 - a constan
 
 def visible(caller: Caller, action: str) -> dict[str, Any]:
     """The parameters by which rows are filtered."""
-    scope = caller.scope(action)
-    return {
-        "all": scope.all,
-        "organisations": scope.organisations,
-        "projects": scope.projects,
-        "own": caller.principal.removeprefix("user:"),
-    }
+    return caller.scope(action)._asdict() | {"own": caller.principal.removeprefix("user:")}
 
 
 async def get_user(
