@@ -12,14 +12,12 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from itertools import chain
-from types import NoneType
 from typing import Any, LiteralString, cast
 
 import psycopg
-from psycopg.adapt import PyFormat, Transformer
 
 from loom.decider import Statement
+from loom.kit.arrays import PYTHON, array_of, arrays_of
 from loom.kit.grouping import Group, Table, plan, shape_of
 from loom.store import Connection
 
@@ -30,18 +28,6 @@ MANY = 24
 PARAMETERS_MAX = 100
 """So many arguments a function may have."""
 VALUES = re.compile(r"VALUES\s*\($", re.I)
-PYTHON: dict[str, type] = {
-    "text": str,
-    "character varying": str,
-    "json": str,
-    "jsonb": str,
-    "smallint": int,
-    "integer": int,
-    "bigint": int,
-    "boolean": bool,
-    "double precision": float,
-    "bytea": bytes,
-}
 KEYS = {"text": str, "smallint": int, "integer": int, "bigint": int, "bytea": bytes}
 """Types whose equality is that of Python's values."""
 
@@ -91,7 +77,7 @@ async def run_all(connection: Connection, statements: Sequence[Statement]) -> No
             continue
         await singly(connection, waiting)
         waiting = []
-        await connection.execute(call_of(group.sql, kinds, arrays), arrays)
+        await connection.execute(call_of(group.sql, kinds), arrays)
     await singly(connection, waiting)
 
 
@@ -196,61 +182,7 @@ def name_of(text: str) -> str:
     return f"loom_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def call_of(text: str, types: Sequence[str], arrays: Sequence[Any]) -> LiteralString:
+def call_of(text: str, types: Sequence[str]) -> LiteralString:
     """The call of a text's function."""
-    arguments = ", ".join(
-        f"{'%s' if isinstance(array, str) else '%b'}::{array_of(kind)}"
-        for kind, array in zip(types, arrays, strict=True)
-    )
+    arguments = ", ".join(f"%b::{array_of(kind)}" for kind in types)
     return cast(LiteralString, f"SELECT pg_temp.{name_of(text)}({arguments})")
-
-
-def array_of(kind: str) -> str:
-    """The type that holds a column of such values: an array in an array goes as its text."""
-    return "text[]" if kind.endswith("[]") else f"{kind}[]"
-
-
-def arrays_of(rows: Sequence[tuple[Any, ...]], types: Sequence[str]) -> list[Any] | None:
-    """The rows as columns; None where a value is not exactly of its parameter's type."""
-    if set(map(len, rows)) != {len(types)}:
-        return None
-    columns = []
-    for column, kind in zip(zip(*rows, strict=True), types, strict=True):
-        array = array_in(column, kind)
-        if array is None:
-            return None
-        columns.append(array)
-    return columns
-
-
-def quoted(column: Sequence[str]) -> str:
-    """Texts as an array's text."""
-    joined = '","'.join(column)
-    if "\\" in joined or joined.count('"') != 2 * (len(column) - 1):
-        escaped = (one.replace("\\", r"\\").replace('"', r"\"") for one in column)
-        joined = '","'.join(escaped)
-    return f'{{"{joined}"}}'
-
-
-def array_in(column: tuple[Any, ...], kind: str) -> Any:
-    """A column as psycopg takes it; None where a value is not exactly of the column's type."""
-    found = set(map(type, column))
-    if kind.endswith("[]"):
-        inner = {type(one) for one in chain.from_iterable(filter(None, column))}
-        if not found <= {list, NoneType} or not inner <= {PYTHON[kind[:-2]]}:
-            return None
-        return [None if one is None else written(one) for one in column]
-    if found == {PYTHON[kind]}:
-        # Most columns: psycopg would take each value apart, and that shows in replays.
-        if found == {int}:
-            return f"{{{','.join(map(str, column))}}}"
-        if found == {str}:
-            return quoted(column)
-    return list(column) if found <= {PYTHON[kind], NoneType} else None
-
-
-def written(values: list[Any]) -> str:
-    """An array as its text."""
-    dumped = Transformer().get_dumper(values, PyFormat.TEXT).dump(values)
-    assert dumped is not None
-    return bytes(dumped).decode()
