@@ -32,6 +32,7 @@ __all__ = [
     "selection",
     "values_at",
     "whole_of",
+    "without_columns",
 ]
 
 DEPTH_MAX = 8
@@ -83,16 +84,22 @@ def document(
     if users:
         found["event_id"] = found["event_id"], payload.get("event_id", "")
         found["stream"] = found["stream"], own_stream(payload)
-    metadata = payload.get("metadata", {}) if users else {}
-    content = payload.get("payload", {}) if users else payload
-    return found | {
+    found |= without_columns(payload, users, classification)
+    found["data"] = found["payload"]
+    return found
+
+
+def without_columns(payload: Mapping[str, Any], users: bool, classification: str) -> dict[str, Any]:
+    """The part of a document that the audit index has no columns for."""
+    told = payload if users else {}
+    metadata = told.get("metadata", {})
+    return {
         "priority": metadata.get("priority") or "normal",
         "tags": metadata.get("tags", []),
         "classification": classification,
-        "context": payload.get("context", {}) if users else {},
-        "security": payload.get("security", {}) if users else {},
-        "payload": content,
-        "data": content,
+        "context": told.get("context", {}),
+        "security": told.get("security", {}),
+        "payload": told.get("payload", {}) if users else payload,
     }
 
 

@@ -10,17 +10,19 @@ DIGITS_MAX = 4000
 """Of a whole number: Python would write no more, and Postgres could not compare it with many."""
 NUL = "\\u0000"
 """How JSON writes the one character that Postgres has no text with."""
+# Made once: an encoder costs as much as a short text. jsonb has an order of its own.
+written = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def searchable(value: Any) -> str:
     """JSON that jsonb takes: no NUL, no half of a character, no number without end."""
     try:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = written(value)
         text.encode()
     except ValueError:
         text = NUL
     if NUL in text:
-        return json.dumps(safe(value), sort_keys=True, ensure_ascii=False)
+        return written(safe(value))
     return text
 
 

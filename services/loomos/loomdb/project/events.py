@@ -13,15 +13,17 @@ Postgres can take it whatever it says: what jsonb refuses is replaced there, and
 """
 
 import json
+from functools import cache
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from loom.decider import Recorded, Statement, partition_shard
 from loom.v1 import common_pb2, data_pb2
-from loomos.loomdb.filter import document, own_stream
+from loomos.loomdb.filter import own_stream, without_columns
 from loomos.loomdb.ranks import CLASSES, rank_of, users_rank
+from loomos.loomdb.said import said
 from loomos.loomdb.searchable import searchable
 from loomos.loomdb.spans import spans_of
 
@@ -29,10 +31,10 @@ __all__ = ["as_told", "owner_of", "project"]
 
 BY_ORGANISATION = ("loomos.security", "loomos.marketplace", "loomos.data", "loomos.loomdb")
 BY_PROJECT = ("loomos.checkpoint", "loomos.deployment")
-SEARCHED = ("priority", "tags", "classification", "context", "security", "payload")
-"""What `search` holds of an event's document; all else has a column of its own."""
 # The stubs type an extension by its field, not by the message it extends.
 EVENT: Any = common_pb2.event
+# Made once: an encoder costs as much as a short text.
+written = json.JSONEncoder(sort_keys=True).encode
 
 INHERITING = """
 INSERT INTO audit_events (
@@ -63,40 +65,24 @@ ON CONFLICT DO NOTHING"""
 
 def project(record: Recorded) -> list[Statement]:
     """The row of one event."""
-    if isinstance(record.event, data_pb2.EventAppended):
-        record = as_told(record, record.event)
-    organisation, project_id = owner_of(record)
+    event = record.event
+    if isinstance(event, data_pb2.EventAppended):
+        record = as_told(record, event)
+    place = record.position
+    owner = owner_of(record)
     if record.deleted:
-        said = (record.id, record.type, record.at_us, record.actor, record.stream)
-        place = record.position
-        return [
-            Statement(
-                GONE,
-                (
-                    place.topic,
-                    place.partition,
-                    place.offset,
-                    place.incarnation,
-                    *said,
-                    record.correlation_id,
-                    organisation,
-                    project_id,
-                ),
-            )
-        ]
-    payload = MessageToDict(record.event, preserving_proto_field_name=True)
-    if isinstance(record.event, data_pb2.EventAppended):
-        payload["payload"] = content_of(record.event)
-    position = record.position
-    # So that GIN, which has no order and no columns, finds one organisation's events of a time.
-    keys: dict[str, Any] = {"span": spans_of(record.at_us), "owner": organisation}
-    if isinstance(record.event, data_pb2.EventAppended):
-        keys |= {"own_id": record.event.event_id, "own_stream": own_stream(payload)}
+        row = (
+            *(place.topic, place.partition, place.offset, place.incarnation),
+            *(record.id, record.type, record.at_us, record.actor, record.stream),
+            *(record.correlation_id, *owner),
+        )
+        return [Statement(GONE, row)]
+    payload, search = documents(event, record.at_us, owner[0])
     row = (
-        position.topic,
-        position.partition,
-        position.offset,
-        position.incarnation,
+        place.topic,
+        place.partition,
+        place.offset,
+        place.incarnation,
         record.id,
         record.type,
         record.at_us,
@@ -108,14 +94,32 @@ def project(record: Recorded) -> list[Statement]:
         record.command_digest,
         record.correlation_id,
         record.causation_id,
-        json.dumps(payload, sort_keys=True, ensure_ascii=True),
-        searchable(searched(record.event, payload) | keys),
+        payload,
+        search,
     )
-    if (organisation and project_id) or speaks_for_itself(record):
-        return [Statement(PLAIN, (*row, organisation, project_id))]
+    if all(owner) or speaks_for_itself(record):
+        return [Statement(PLAIN, (*row, *owner))]
     # Streams of the shell itself have the same names in every topic.
-    stream = (position.topic, position.partition, record.stream)
-    return [Statement(INHERITING, (*row, organisation, *stream, project_id, *stream))]
+    stream = (place.topic, place.partition, record.stream)
+    return [Statement(INHERITING, (*row, owner[0], *stream, owner[1], *stream))]
+
+
+def documents(event: Message, at_us: int, organisation: str) -> tuple[str, str]:
+    """What the event says, and what conditions are asked of, both as JSON."""
+    told = said(event)
+    # So that GIN, which has no order and no columns, finds one organisation's events of a time.
+    keys: dict[str, Any] = {"span": spans_of(at_us), "owner": organisation}
+    if not isinstance(event, data_pb2.EventAppended):
+        rank = rank_of(event.DESCRIPTOR.GetOptions().Extensions[EVENT].classification)
+        return written(told), searchable(without_columns(told, False, CLASSES[rank]) | keys)
+    del told["payload"]
+    # The user's own text goes in as it came: read and written again it would say the same.
+    text = event.payload.decode()
+    payload = f'{written(told)[:-1]}, "payload": {text}}}'
+    told["payload"] = json.loads(text)
+    keys |= {"own_id": event.event_id, "own_stream": own_stream(told)}
+    rank = users_rank(told.get("security", {}))
+    return payload, searchable(without_columns(told, True, CLASSES[rank]) | keys)
 
 
 def speaks_for_itself(record: Recorded) -> bool:
@@ -123,17 +127,6 @@ def speaks_for_itself(record: Recorded) -> bool:
     return isinstance(record.event, data_pb2.EventAppended) or record.shard == partition_shard(
         record.position.partition
     )
-
-
-def searched(event: Message, payload: dict[str, Any]) -> dict[str, Any]:
-    """The part of an event's document that has no columns."""
-    users = isinstance(event, data_pb2.EventAppended)
-    if users:
-        rank = users_rank(payload.get("security", {}))
-    else:
-        rank = rank_of(event.DESCRIPTOR.GetOptions().Extensions[EVENT].classification)
-    found = document({}, payload, users, CLASSES[rank])
-    return {name: found[name] for name in SEARCHED}
 
 
 def as_told(record: Recorded, event: data_pb2.EventAppended) -> Recorded:
@@ -169,12 +162,29 @@ def owner_of(record: Recorded) -> tuple[str, str]:
 
 def text_of(message: Message, name: str) -> str:
     """A text field of the event or of a message directly in it."""
-    field = message.DESCRIPTOR.fields_by_name.get(name)
-    if field is not None and field.type == field.TYPE_STRING and not field.is_repeated:
+    direct, parts = holders(message.DESCRIPTOR, name)
+    if direct:
         return str(getattr(message, name))
-    for part, value in message.ListFields():
-        if part.type == part.TYPE_MESSAGE and not part.is_repeated:
-            inner = value.DESCRIPTOR.fields_by_name.get(name)
-            if inner is not None and inner.type == inner.TYPE_STRING and not inner.is_repeated:
-                return str(getattr(value, name))
+    for part in parts:
+        if message.HasField(part):
+            return str(getattr(getattr(message, part), name))
     return ""
+
+
+@cache
+def holders(descriptor: Descriptor, name: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether a type has a text field of this name, and its parts that have one."""
+    parts = (
+        field.name
+        for field in sorted(descriptor.fields, key=lambda field: field.number)
+        if field.message_type is not None
+        and not field.is_repeated
+        and is_text(field.message_type, name)
+    )
+    return is_text(descriptor, name), tuple(parts)
+
+
+def is_text(descriptor: Descriptor, name: str) -> bool:
+    """Whether a type has one text under this name."""
+    field = descriptor.fields_by_name.get(name)
+    return field is not None and field.type == field.TYPE_STRING and not field.is_repeated
