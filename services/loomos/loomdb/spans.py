@@ -2,12 +2,13 @@
 
 1. An event stands under the span of each length that it lies in: the lengths are of one factor, so
    few keys name any range that begins and ends at bounds of one of them.
-2. A key's first letter names its length; keys of two lengths are never the same.
+2. A key's first letter names its length; keys of two lengths are never the same. An event's stand
+   in the order of their lengths.
 """
 
 from collections.abc import Sequence
 
-__all__ = ["KEYS_MAX", "WIDTH_US_MAX", "cut", "keys", "spans_of"]
+__all__ = ["KEYS_MAX", "WIDTH_US_MAX", "cut", "keys", "path_of", "spans_of"]
 
 SHIFTS = (("a", 27), ("b", 32), ("c", 37), ("d", 42))
 """Two minutes, an hour, a day and a half, fifty days: in microseconds, as powers of two."""
@@ -37,6 +38,14 @@ def keys(begin_us: int, end_us: int) -> Sequence[str]:
     """The keys of every event in [begin, end), and of few others."""
     letter, shift = length_of(end_us - begin_us)
     return [f"{letter}{at:x}" for at in range(begin_us >> shift, (end_us - 1 >> shift) + 1)]
+
+
+def path_of(begin_us: int, end_us: int) -> str:
+    """The `jsonpath` of those keys, which are compared with the one of their length alone."""
+    asked = keys(begin_us, end_us)
+    place = [letter for letter, _ in SHIFTS].index(asked[0][0])
+    tests = " || ".join(f'@ == "{key}"' for key in asked)
+    return f'$."span"[{place}] ? ({tests})'
 
 
 def length_of(width_us: int) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loomos.loomdb.spans import KEYS_MAX, WIDTH_US_MAX, cut, keys, spans_of
+from loomos.loomdb.spans import KEYS_MAX, WIDTH_US_MAX, cut, keys, path_of, spans_of
 
 TIMES = st.integers(0, 2**52)
 WIDTHS = st.one_of(st.integers(1, 2**30), st.integers(1, WIDTH_US_MAX))
@@ -18,6 +18,9 @@ def test_every_event_of_a_range_is_under_one_of_its_keys(begin_us, width_us, des
     asked = keys(begin, end)
     assert len(asked) <= KEYS_MAX + 2
     assert len({*asked} & {*spans_of(at_us)}) == 1
+    name, _, tests = path_of(begin, end).partition(" ? ")
+    place = int(name.removeprefix('$."span"[').removesuffix("]"))
+    assert f'@ == "{spans_of(at_us)[place]}"' in tests
 
 
 @given(TIMES, WIDTHS, st.booleans())

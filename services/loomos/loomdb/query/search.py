@@ -26,11 +26,11 @@ from loomos.loomdb.query.search_page import (
     NARROW,
     Asked,
     all_of,
-    by_spans,
     follow,
     page_of,
     part_of,
 )
+from loomos.loomdb.query.search_spans import by_spans
 from loomos.loomdb.query.search_sql import Clause, Values, parts
 
 __all__ = ["asked_of", "bounded", "search_events"]

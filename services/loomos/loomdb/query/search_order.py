@@ -8,7 +8,7 @@ from loom.decider import Code, Rejected
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.query.search_sql import Clause, Values
 
-__all__ = ["ORDERS", "PLACE", "Order", "behind", "cursor_of", "time_of"]
+__all__ = ["ORDERS", "PLACE", "Order", "behind", "cursor_of"]
 
 PLACE = ("at_us", "topic", "partition", "record_offset")
 ORDERS = {
@@ -51,13 +51,6 @@ def behind(cursor: str, order: Order, values: Values) -> Clause:
         f"{values.add(value)}::{'text' if isinstance(value, str) else 'bigint'}" for value in place
     )
     return Clause(f"({columns}) {'<' if order.descending else '>'} ({given})", True)
-
-
-def time_of(cursor: str) -> int:
-    """When the row of a cursor in the order of time is."""
-    place = place_of(cursor, Order(PLACE, False)) or place_of(cursor, Order(PLACE, True))
-    assert place is not None
-    return int(place[0])
 
 
 def place_of(cursor: str, order: Order) -> list[Any] | None:

@@ -1,13 +1,5 @@
-"""One page of a search: from the rows of one statement, or joined from spans of time.
+"""One page of a search from the rows of one statement."""
 
-1. Postgres visits and sorts all that GIN finds, however few are wanted. So a page in the order of
-   time is looked for in spans, next ones first, each so wide as the last one lets expect enough.
-2. It begins with the first rows of the order: what is frequent is found there without any index of
-   values, and how much time they take tells how wide the first span is to be.
-3. Spans follow each other without gap or overlap, so the page is the same as of one statement.
-"""
-
-import time
 from collections.abc import Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -16,19 +8,15 @@ import psycopg
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import Predicate, document
 from loomos.loomdb.query.events import event_of
-from loomos.loomdb.query.search_order import Order, behind, cursor_of, time_of
+from loomos.loomdb.query.search_order import Order, behind, cursor_of
 from loomos.loomdb.query.search_sql import Clause, Values, where
-from loomos.loomdb.spans import WIDTH_US_MAX, cut, keys
+from loomos.loomdb.spans import path_of
 
 __all__ = [
-    "COLUMNS", "NARROW", "PLAIN", "Asked", "all_of", "by_spans", "fetched", "fits", "follow",
-    "page_of", "part_of",
+    "COLUMNS", "NARROW", "PLAIN", "Asked", "all_of", "counted", "fetched", "fits", "follow",
+    "page_of", "part_of", "stop", "told",
 ]  # fmt: skip
 
-WALK_PAGES = 2
-WIDER, WIDER_MAX = 1.3, 32
-SPANS_S = 0.8
-"""After this a page is given with what was found."""
 PLAIN = (
     "topic, partition, record_offset, incarnation, event_id, type, at_us, actor, stream, version, "
     "shard, organisation_id, project_id, command_id, correlation_id, causation_id, payload"
@@ -67,13 +55,19 @@ class Asked(NamedTuple):
     def within(self, begin_us: int, end_us: int) -> "Asked":
         """The same of [begin, end)."""
         add, found = self.values.add, self.found
+        times = f"at_us >= {add(begin_us)}::bigint AND at_us < {add(end_us)}::bigint"
+        scope = [*self.scope, Clause(times, True)]
         if self.valued:
-            found = [*found, where(["span"], "=", keys(begin_us, end_us), self.values)]
+            spans = Clause(f"search @? {add(path_of(begin_us, end_us))}::jsonpath", True)
+            found = [*found, spans]
             if self.owner:
                 # Where an event does not say whose it is, its row has it from an earlier one.
                 found = [*found, where(["owner"], "=", [self.owner, ""], self.values)]
-        times = f"at_us >= {add(begin_us)}::bigint AND at_us < {add(end_us)}::bigint"
-        return self._replace(scope=[*self.scope, Clause(times, True)], found=found)
+        if all("search @?" in one.text for one in found):
+            # GIN finds all of it. Postgres takes its finds for fewer than they are, and would join
+            # them with all rows of the time: no index can serve what IS TRUE stands behind.
+            scope = [Clause(f"({all_of(scope)}) IS TRUE", True)]
+        return self._replace(scope=scope, found=found)
 
 
 async def page_of(
@@ -98,84 +92,58 @@ async def part_of(
     rows_max = max(rows_max, limit)
     inner = asked.scope if unkeyed else [*asked.scope, *asked.found]
     outer = [*asked.found, *asked.rest] if unkeyed else asked.rest
-    within = f"FROM audit_events WHERE {all_of(inner)} ORDER BY {order.text}"
-    text = f"SELECT {COLUMNS} {within} LIMIT {limit:d}"
-    counted = bool(outer) and inner != asked.scope
-    if counted:
-        # Counted beside it: what GIN finds is not to be looked up again only to see where it ends.
-        text = (
-            f"WITH c AS MATERIALIZED (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}), "  # noqa: S608 - constants and parameters
-            f"f AS (SELECT {COLUMNS} FROM c WHERE {all_of(outer)} "
-            f"ORDER BY {order.text} LIMIT {limit:d}) "
-            "SELECT f.*, n.looked FROM (SELECT count(*) AS looked FROM c) AS n "
-            f"LEFT JOIN f ON TRUE ORDER BY {order.text}"
-        )
-    elif outer:
-        text = (
-            f"SELECT {COLUMNS} FROM (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}) AS c "  # noqa: S608 - constants and parameters
-            f"WHERE {all_of(outer)} ORDER BY {order.text} LIMIT {limit:d}"
-        )
-    rows = await fetched(text, asked.values, db)
-    looked = rows[0]["looked"] if counted else rows_max if outer else len(rows)
-    rows = [row for row in rows if row["event_id"] is not None]
+    last: dict[str, Any] | None = None
+    if outer and inner != asked.scope:
+        # What GIN finds is not to be looked up again only to see where it ends.
+        rows, whole = await counted(asked, inner, outer, order, limit, rows_max, db)
+        looked, last = whole["looked"], whole["last"]
+    else:
+        within = f"FROM audit_events WHERE {all_of(inner)} ORDER BY {order.text}"
+        text = f"SELECT {COLUMNS} {within} LIMIT {limit:d}"
+        if outer:
+            text = (
+                f"SELECT {COLUMNS} FROM (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}) AS c "  # noqa: S608 - constants and parameters
+                f"WHERE {all_of(outer)} ORDER BY {order.text} LIMIT {limit:d}"
+            )
+        rows = await fetched(text, asked.values, db)
+        looked = rows_max if outer else len(rows)
+        if outer and len(rows) < limit:
+            text = f"SELECT {', '.join(order.columns)} {within} OFFSET {rows_max - 1:d} LIMIT 1"
+            last = next(iter(await fetched(text, asked.values, db)), None)
     page = told(rows, asked.holds)
     if len(rows) == limit:
         page.next_cursor = cursor_of(rows[-1], order)
-    elif outer and looked == rows_max:
-        text = f"SELECT {', '.join(order.columns)} {within} OFFSET {rows_max - 1:d}"
-        for last in await fetched(f"{text} LIMIT 1", asked.values, db):
-            stop(page, cursor_of(last, order), before + rows_max)
+    elif looked == rows_max and last:
+        stop(page, cursor_of(last, order), before + rows_max)
     return page, before + looked
 
 
-async def by_spans(
-    asked: Asked, order: Order, limit: int, rows_max: int, db: Db
-) -> pb.EventSearchPage:
-    """A page in the order of time, from its first rows and then span by span."""
-    until = time.monotonic() + SPANS_S
-    page, looked = await part_of(asked, order, limit, WALK_PAGES * limit, db, unkeyed=True)
-    if page.complete:
-        return page
-    first, ends = await bounds(asked, order, db)
-    asked = asked.behind(page.next_cursor, order)
-    at_us = time_of(page.next_cursor)
-    # What lies at the very time of the last row is behind it, too.
-    at_us += order.descending
-    width, hits = abs(at_us - first) + 1, len(page.events)
-    while ends[0] < at_us if order.descending else at_us < ends[1]:
-        wanted = limit - len(page.events)
-        wider = WIDER * wanted / hits if hits else WIDER_MAX
-        width = min(max(1, int(width * min(wider, WIDER_MAX))), WIDTH_US_MAX)
-        begin, end = cut(at_us, width, order.descending)
-        begin, end = max(begin, ends[0]), min(end, ends[1])
-        width = end - begin
-        part, looked = await part_of(
-            asked.within(begin, end), order, wanted, rows_max - looked, db, before=looked
-        )
-        hits = len(part.events)
-        follow(page, part)
-        if part.next_cursor:
-            return page
-        at_us = begin if order.descending else end
-        if time.monotonic() > until:
-            place = {"at_us": at_us, "topic": "", "partition": 0, "record_offset": 0}
-            stop(page, cursor_of(place, order), looked)
-            return page
-    follow(page, pb.EventSearchPage(complete=True))
-    return page
+async def counted(
+    asked: Asked,
+    inner: Sequence[Clause],
+    outer: Sequence[Clause],
+    order: Order,
+    limit: int,
+    rows_max: int,
+    db: Db,
+    also: Sequence[str] = (),
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What fits among so many rows, and of all of those how many they are and the last one's place.
 
-
-async def bounds(asked: Asked, order: Order, db: Db) -> tuple[int, tuple[int, int]]:
-    """When the first row of the order is, and between which times all rows that are meant are."""
-    times = all_of([one for one in asked.scope if one.text.startswith("at_us ")])
+    `also` are further columns of the latter.
+    """
+    turned = order._replace(descending=not order.descending)
+    count, last = "(SELECT count(*) FROM c) AS looked", "(SELECT row_to_json(l) FROM l) AS last"
     text = (
-        f"SELECT (SELECT at_us FROM audit_events WHERE {all_of(asked.scope)} "  # noqa: S608 - constants and parameters
-        f"ORDER BY {order.text} LIMIT 1) AS first, "
-        f"(SELECT min(at_us) FROM audit_events WHERE {times}) AS begin, "
-        f"(SELECT max(at_us) FROM audit_events WHERE {times}) AS last"
+        f"WITH c AS MATERIALIZED (SELECT {COLUMNS}, ({all_of(outer)}) AS fits FROM audit_events "  # noqa: S608 - constants and parameters
+        f"WHERE {all_of(inner)} ORDER BY {order.text} LIMIT {rows_max:d}), "
+        f"f AS (SELECT * FROM c WHERE fits ORDER BY {order.text} LIMIT {limit:d}), "
+        f"l AS (SELECT {', '.join(order.columns)} FROM c ORDER BY {turned.text} LIMIT 1) "
+        f"SELECT f.*, n.* FROM (SELECT {', '.join((count, last, *also))}) AS n "
+        f"LEFT JOIN f ON TRUE ORDER BY {order.text}"
     )
-    (row,) = await fetched(text, asked.values, db)
-    return row["first"], (row["begin"], row["last"] + 1)
+    rows = await fetched(text, asked.values, db)
+    return [row for row in rows if row["event_id"] is not None], rows[0]
 
 
 def told(rows: Sequence[dict[str, Any]], holds: Predicate | None) -> pb.EventSearchPage:
