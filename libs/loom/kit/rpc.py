@@ -33,7 +33,7 @@ from loom.log.clock import now_us
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller
 
-__all__ = ["Call", "Client", "Doors", "Served", "serve", "serve_health"]
+__all__ = ["Call", "Client", "Doors", "Served", "completed", "opened", "serve", "serve_health"]
 
 Authenticate = Callable[[str | None, str | None], Awaitable["Caller"]]
 
@@ -131,14 +131,21 @@ async def serve_health(settings: Settings) -> Served:
     return await opened(grpc.aio.server(options=SERVER_OPTIONS), settings, ())
 
 
-async def opened(server: grpc.aio.Server, settings: Settings, services: tuple[str, ...]) -> Served:
+async def opened(
+    server: grpc.aio.Server,
+    settings: Settings,
+    services: tuple[str, ...],
+    *,
+    client_certificates: bool = True,
+) -> Served:
     """Start a server with a health service; raises InvalidSetting where its port is taken."""
     # The stubs do not know the asyncio half of the package.
     healthy = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     host = settings.listen.rpartition(":")[0]
     try:
-        port = server.add_secure_port(settings.listen, tls.server_credentials(settings))
+        credentials = tls.server_credentials(settings, client_certificates=client_certificates)
+        port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise InvalidSetting(f"LOOMOS_LISTEN is {settings.listen!r}: it is taken") from error
     await server.start()

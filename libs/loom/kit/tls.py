@@ -1,6 +1,6 @@
 """The process's certificate: read from the credentials folder, and read again when renewed.
 
-1. Every server asks for a client certificate of our own authority; only the gateway's REST door,
+1. Every server asks for a client certificate of our own authority; only the gateway's two doors,
    which people call, the runtime's inference doors, and the metrics door let a caller come with a
    token instead.
 2. A renewal is seen without restart; a half-written one is ignored until key and leaf match.

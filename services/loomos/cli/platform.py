@@ -205,7 +205,9 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(name, pid, service["address"], health, str(service["restarts"]))
     Console().print(table)
     if "gateway" in found:
-        Console().print(f"REST and OpenAPI: {found['gateway']}/docs (trust {found['ca']})")
+        rest, grpc = found["gateway"], found["services"]["gateway"]["address"]
+        told = f"REST and OpenAPI: {rest}/docs, gRPC: {grpc} (trust {found['ca']})"
+        Console(soft_wrap=True).print(told)
 
 
 def logs(

@@ -1,4 +1,4 @@
-"""Runs the gateway: HTTPS for people, mTLS to the services."""
+"""Runs the gateway: HTTPS and gRPC for people and their programs, mTLS to the services."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,10 @@ from importlib import resources
 
 import uvicorn
 
-from loom.kit import observe, rpc, tls
+from loom.kit import observe, tls
 from loom.kit.config import InvalidSetting, Settings
 from loom.kit.owners import client_over
+from loom.kit.relay import relay
 from loom.log.catalogue import contracts
 from loom.store import Store
 from loomos.gateway.rest import Rest
@@ -55,7 +56,9 @@ async def run(settings: Settings) -> None:
             address=f"https://{host}:{listener.getsockname()[1]}",
             metrics=metrics.address,
         )
-        served = await rpc.serve_health(settings)
+        # What REST opens, gRPC opens, and no more.
+        routes = {one.route.path: one.route for one in rest.bindings}.values()
+        served = await relay(routes, client, settings, rest.identities.bearer, rest.strangers.take)
         stack.push_async_callback(served.stop, 0)
         await serve(rest, settings, listener, stopping)
 
