@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.session import asked_password
 from loomos.cli.show import Json, done, listing, number, short
 from loomos.client.profile import Refused
@@ -79,7 +79,7 @@ def project_create(
 def project_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the projects that you may see."""
     with Door.open(as_of=as_of) as door:
-        found = list(pages(door, "/api/v1/projects", "projects", {"organisation_id": organisation}))
+        found = list(door.pages("/api/v1/projects", "projects", {"organisation_id": organisation}))
     rows = (
         (
             one["project_id"],
@@ -123,7 +123,7 @@ def user_create(
 def user_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the users that you may see."""
     with Door.open(as_of=as_of) as door:
-        found = list(pages(door, "/api/v1/users", "users", {"organisation_id": organisation}))
+        found = list(door.pages("/api/v1/users", "users", {"organisation_id": organisation}))
     rows = (
         (
             one["user_name"],
@@ -235,7 +235,7 @@ def user_id_of(door: Door, who: str, organisation: str) -> str:
     if who.startswith("usr-"):
         return who
     organisation = organisation or door.organisation_id
-    for one in pages(door, "/api/v1/users", "users", {"organisation_id": organisation}):
+    for one in door.pages("/api/v1/users", "users", {"organisation_id": organisation}):
         if one["user_name"] == who and organisation in ("", one["organisation_id"]):
             return one["user_id"]
     place = f" in {organisation}" if organisation else ""

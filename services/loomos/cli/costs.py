@@ -14,7 +14,7 @@ from loomos.cli.amounts import (
     seconds_text,
     time_text,
 )
-from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.show import Json, done, fields, listing, number, out, print_json, table
 
 __all__ = ["add_to"]
@@ -86,7 +86,7 @@ def usage(
     """List what was used and what it cost."""
     params = {"project_id": project, "limit": min(limit, 1000)}
     with Door.open(as_of=as_of) as door:
-        found = list(pages(door, "/api/v1/marketplace/usage", "usage", params, limit))
+        found = list(door.pages("/api/v1/marketplace/usage", "usage", params, limit))
     show_usage(found, as_json)
 
 

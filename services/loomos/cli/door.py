@@ -1,7 +1,6 @@
 """The command line's way to the gateway, and what its questions share."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,7 +8,7 @@ from loomos.client.addresses import located, segment
 from loomos.client.gateway import Door
 from loomos.client.profile import Refused
 
-__all__ = ["AsOf", "Door", "located", "pages", "place_of", "segment"]
+__all__ = ["AsOf", "Door", "located", "place_of", "segment"]
 
 AsOf = Annotated[
     str,
@@ -27,21 +26,3 @@ def place_of(door: Door, organisation: str, path: str, told: str = "whose? give 
     if not whose:
         raise Refused(0, "INVALID_ARGUMENT", told)
     return f"/api/v1/organisations/{segment(whose)}/{path}"
-
-
-def pages(
-    door: Door, path: str, name: str, params: dict[str, Any], limit: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Everything that a paged query lists, or the first `limit` of it."""
-    asked = {key: value for key, value in params.items() if value not in ("", None)}
-    count = 0
-    while True:
-        page = door.call("GET", path, params=asked)
-        for one in page.get(name, []):
-            yield one
-            count += 1
-            if count == limit:
-                return
-        if not page.get("next_cursor"):
-            return
-        asked["cursor"] = page["next_cursor"]

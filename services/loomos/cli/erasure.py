@@ -11,7 +11,7 @@ import typer
 
 from loomos.cli.admin import Org
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, pages, place_of, segment
+from loomos.cli.door import Door, place_of, segment
 from loomos.cli.show import Json, done, err, fields, listing, number, place_text, print_json, short
 from loomos.client.profile import Refused
 
@@ -48,7 +48,7 @@ def list_keys(subject: str = "", organisation: Org = "", as_json: Json = False) 
     """
     with Door.open() as door:
         path = place_of(door, organisation, "keys")
-        found = list(pages(door, path, "keys", {"subject": subject}))
+        found = list(door.pages(path, "keys", {"subject": subject}))
     rows = (
         (
             one["key_id"],
@@ -151,7 +151,7 @@ def list_erasures(subject: str = "", organisation: Org = "", as_json: Json = Fal
     """List erasures, newest first. Example: loomos erasures list"""
     with Door.open() as door:
         path = place_of(door, organisation, "erasures")
-        found = list(pages(door, path, "erasures", {"subject": subject}))
+        found = list(door.pages(path, "erasures", {"subject": subject}))
     rows = (
         (
             one["erasure_id"],

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from loomos.cli.amounts import time_text
-from loomos.cli.door import Door, pages, segment
+from loomos.cli.door import Door, segment
 from loomos.cli.events_append import Organisation, content, path_of
 from loomos.cli.show import Json, done, fields, listing, number, out, print_json, short
 
@@ -33,7 +33,7 @@ def list_schemas(
     """
     with Door.open() as door:
         path = path_of(door, organisation, "schemas")
-        found = list(pages(door, path, "schemas", {"type_prefix": prefix, "limit": PAGE}))
+        found = list(door.pages(path, "schemas", {"type_prefix": prefix, "limit": PAGE}))
     rows = (
         (
             one["event_type"],

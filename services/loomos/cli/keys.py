@@ -8,7 +8,7 @@ import typer
 from loom.kit.config import Settings
 from loomos.cli.admin import Org, user_id_of
 from loomos.cli.amounts import seconds_of, time_text
-from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.session import made_key
 from loomos.cli.show import Json, done, err, listing, number, out
 from loomos.client.profile import Profile
@@ -51,7 +51,7 @@ def key_list(
     """List API keys; never their secrets."""
     with Door.open(as_of=as_of) as door:
         user_id = user_id_of(door, who, "") if who else ""
-        found = list(pages(door, "/api/v1/api-keys", "api_keys", {"user_id": user_id}))
+        found = list(door.pages("/api/v1/api-keys", "api_keys", {"user_id": user_id}))
     rows = (
         (
             one["name"],

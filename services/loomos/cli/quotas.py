@@ -7,7 +7,7 @@ import typer
 
 from loomos.cli.admin import Org, user_id_of
 from loomos.cli.amounts import dollars_text, micro_dollars_of, milli_of, time_text
-from loomos.cli.door import AsOf, Door, pages, segment
+from loomos.cli.door import AsOf, Door, segment
 from loomos.cli.show import Json, done, fields, listing, number, print_json
 
 __all__ = ["quota"]
@@ -83,7 +83,7 @@ def quota_get(
 def quota_list(organisation: Org = "", as_of: AsOf = "", as_json: Json = False) -> None:
     """List the quotas that you may see."""
     with Door.open(as_of=as_of) as door:
-        found = list(pages(door, "/api/v1/quotas", "quotas", {"organisation_id": organisation}))
+        found = list(door.pages("/api/v1/quotas", "quotas", {"organisation_id": organisation}))
     rows = (
         (one["subject_id"], limits_text(one.get("limits", [])), time_text(number(one, "set_at_us")))
         for one in found

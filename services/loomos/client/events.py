@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
+from loomos.client.addresses import segment
 from loomos.client.event import Appended, Batch, Event
 from loomos.client.gateway import Door
 from loomos.client.profile import Refused
@@ -96,7 +96,7 @@ def submit_batch(door: Door, organisation: str, events: Sequence[Event], max_wai
 
 def get_batch(door: Door, organisation: str, batch_id: str) -> Batch:
     """How far a batch is."""
-    path = f"/api/v1/organisations/{organisation}/event-batches/{quote(batch_id, safe='')}"
+    path = f"/api/v1/organisations/{organisation}/event-batches/{segment(batch_id)}"
     return batch_of(door.call("GET", path))
 
 

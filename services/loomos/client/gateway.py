@@ -138,6 +138,23 @@ class Door:
                     raise
                 time.sleep(pause)
 
+    def pages(
+        self, path: str, name: str, params: Mapping[str, Any], limit: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Everything that a paged query lists under a name, or the first `limit` of it."""
+        asked = {key: value for key, value in params.items() if value}
+        count = 0
+        while True:
+            page = self.call("GET", path, params=asked)
+            for one in page.get(name, []):
+                yield one
+                count += 1
+                if count == limit:
+                    return
+            if not page.get("next_cursor"):
+                return
+            asked["cursor"] = page["next_cursor"]
+
     def stream(
         self, path: str, params: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:

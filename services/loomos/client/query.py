@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
+from loomos.client.addresses import segment
 from loomos.client.event import Report
 from loomos.client.gateway import Door
 
@@ -20,13 +20,7 @@ def query(
 ) -> Iterator[dict[str, Any]]:
     """Events, oldest first, page by page."""
     asked = {**filters, "type_prefix": event_type, "limit": PAGE}
-    while True:
-        given = {name: value for name, value in asked.items() if value}
-        page = door.call("GET", at(organisation, "events"), params=given)
-        yield from page["events"]
-        if not page["next_cursor"]:
-            return
-        asked["cursor"] = page["next_cursor"]
+    return door.pages(at(organisation, "events"), "events", asked)
 
 
 def search(door: Door, organisation: str, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -52,12 +46,12 @@ def analyze(door: Door, organisation: str, asked: Mapping[str, Any]) -> dict[str
 
 def get_event(door: Door, organisation: str, event_id: str) -> dict[str, Any]:
     """One event."""
-    return door.call("GET", at(organisation, f"events/{quote(event_id, safe='')}"))
+    return door.call("GET", at(organisation, f"events/{segment(event_id)}"))
 
 
 def walk(door: Door, organisation: str, event_id: str, way: str) -> list[dict[str, Any]]:
     """An event with what led to it, or what it led to."""
-    path = at(organisation, f"events/{quote(event_id, safe='')}/causality")
+    path = at(organisation, f"events/{segment(event_id)}/causality")
     found = door.call("GET", path, params={"direction": f"CAUSAL_DIRECTION_{way}"})
     return [entry["event"] for entry in found["entries"]]
 

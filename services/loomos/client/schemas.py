@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
+from loomos.client.addresses import segment
 from loomos.client.event import Schema
 from loomos.client.gateway import Door
 
@@ -45,32 +45,25 @@ def deprecate_schema(
     door: Door, organisation: str, event_type: str, version: str, reason: str
 ) -> None:
     """Deprecate a version."""
-    path = f"{versions(organisation, event_type)}/{quote(version, safe='')}:deprecate"
+    path = f"{versions(organisation, event_type)}/{segment(version)}:deprecate"
     door.call("POST", path, {"reason": reason})
 
 
 def get_schema(door: Door, organisation: str, event_type: str, version: str) -> Schema:
     """One version."""
-    path = f"{versions(organisation, event_type)}/{quote(version, safe='')}"
+    path = f"{versions(organisation, event_type)}/{segment(version)}"
     return schema_of(door.call("GET", path))
 
 
 def list_schemas(door: Door, organisation: str, prefix: str) -> Iterator[Schema]:
     """All versions whose type begins so."""
-    cursor = ""
-    while True:
-        asked = {"type_prefix": prefix, "limit": PAGE, "cursor": cursor}
-        given = {name: value for name, value in asked.items() if value}
-        page = door.call("GET", f"/api/v1/organisations/{organisation}/schemas", params=given)
-        yield from map(schema_of, page["schemas"])
-        cursor = page["next_cursor"]
-        if not cursor:
-            return
+    path = f"/api/v1/organisations/{organisation}/schemas"
+    return map(schema_of, door.pages(path, "schemas", {"type_prefix": prefix, "limit": PAGE}))
 
 
 def versions(organisation: str, event_type: str) -> str:
     """Where a type's versions are."""
-    return f"/api/v1/organisations/{organisation}/schemas/{quote(event_type, safe='')}/versions"
+    return f"/api/v1/organisations/{organisation}/schemas/{segment(event_type)}/versions"
 
 
 def schema_of(answer: Mapping[str, Any]) -> Schema:
