@@ -3,7 +3,9 @@
 1. The new tables are written by replaying the log from its beginning; the live ones go on.
 2. Both are compared at one cut: the live positions are locked (a projector waits, it loses nothing)
    while the replay catches up to them and the digests are taken.
-3. The swap is one transaction; the old tables stay as `<schema>__previous` for going back.
+3. All of it is one transaction, the swap too: whatever ends it early leaves the live tables and
+   nothing beside them. Where Postgres keeps minimal WAL, rows of tables made in the same
+   transaction are not in it. The old tables stay as `<schema>__previous` for going back.
 """
 
 import asyncio
@@ -27,6 +29,11 @@ SLICE_RECORDS = 250
 """Between two slices the loop sees what the database answered."""
 STATEMENTS_MAX = 16_000
 """So many may wait for the database while it is at work."""
+FOR_MUCH = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '64MB'; "
+    "SET LOCAL gin_pending_list_limit = '32MB'"
+)
+"""For statements that take long: what they sort and what GIN collects stays in memory."""
 DIGEST = """
 SELECT coalesce(sum(rows), 0)::bigint AS rows,
   encode(sha256(coalesce(string_agg(bucket || digest, ''::bytea ORDER BY bucket), '')), 'hex')
@@ -75,19 +82,26 @@ async def rebuild(
     """
     new = f"{store.schema}__rebuild"
     async with store.connection() as connection:
+        await connection.execute(FOR_MUCH)
         await make(connection, new, service.schema)
-    places = [place._replace(base=START) for place in await positions(store)]
-    places = await replay(service, bus, store, new, places, progress)
-    async with store.connection() as connection:
+        places = await positions(store)
+        for place in places:
+            await copy_range(service, bus, connection, place, START, progress)
+        await connection.execute(set_path(store.schema))
         await connection.execute("SELECT * FROM positions FOR UPDATE")
         locked = await positions_in(connection)
-        # Little is left to replay: what the live projectors did since the positions were read.
-        for place in locked:
-            done = next((p.base for p in places if p[:2] == place[:2]), START)
+        comparing = asyncio.create_task(digests(store))
+        try:
+            # Little is left to replay: what the live projectors did since the positions were read.
             await connection.execute(set_path(new))
-            await copy_range(service, bus, connection, place, done, progress)
-        live = await table_digests(connection, store.schema)
-        rebuilt = await table_digests(connection, new)
+            for place in locked:
+                done = next((p.base for p in places if p[:2] == place[:2]), START)
+                await copy_range(service, bus, connection, place, done, progress)
+            rebuilt = await table_digests(connection, new)
+            live = await comparing
+        finally:
+            comparing.cancel()
+            await asyncio.gather(comparing, return_exceptions=True)
         compared = [
             Compared(table, live[table][0], live[table][1], rebuilt.get(table, (0, ""))[1])
             for table in sorted(live)
@@ -98,8 +112,15 @@ async def rebuild(
                 raise Mismatch(f"{service.name}: {', '.join(different)} differ from the log")
             await swap_schemas(connection, store.schema, new)
         else:
-            await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(new)))
+            await connection.rollback()
     return compared
+
+
+async def digests(store: Store) -> dict[str, tuple[int, str]]:
+    """Those of the live tables, on a connection of their own: another processor can do it."""
+    async with store.connection() as connection:
+        await connection.execute(FOR_MUCH)
+        return await table_digests(connection, store.schema)
 
 
 async def make(connection: Connection, schema: str, tables: str) -> None:
@@ -127,25 +148,6 @@ async def positions_in(connection: Connection) -> list[Followed]:
         )
     ).fetchall()
     return [Followed(row["topic"], row["partition"], Base.parse(row["base"])) for row in rows]
-
-
-async def replay(
-    service: Service,
-    bus: Bus,
-    store: Store,
-    schema: str,
-    places: list[Followed],
-    progress: Callable[[int], None],
-) -> list[Followed]:
-    """Replay every partition up to where the live read models stand now."""
-    done = []
-    for target in await positions(store):
-        start = next(place.base for place in places if place[:2] == target[:2])
-        async with store.connection() as connection:
-            await connection.execute(set_path(schema))
-            await copy_range(service, bus, connection, target, start, progress)
-        done.append(target)
-    return done
 
 
 async def copy_range(
@@ -193,8 +195,8 @@ async def table_digests(connection: Connection, schema: str) -> dict[str, tuple[
     """Rows and a digest of their content, for each read-model table of a schema.
 
     A row counts by its own SHA-256, so the order is that of digests and no value grows with the
-    table but by 34 bytes for each of 65,536 buckets. `OFFSET 0` has it computed once a row: Postgres
-    would write it into each place that names it.
+    table but by 34 bytes for each of 65,536 buckets. `OFFSET 0` has it computed once a row:
+    Postgres would write it into each place that names it.
     """
     names = await (
         await connection.execute(
@@ -202,7 +204,6 @@ async def table_digests(connection: Connection, schema: str) -> dict[str, tuple[
         )
     ).fetchall()
     found: dict[str, tuple[int, str]] = {}
-    await connection.execute("SET LOCAL statement_timeout = 0")
     for name in (row["tablename"] for row in names):
         if name in OWN_TABLES:
             continue
