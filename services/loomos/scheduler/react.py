@@ -49,16 +49,14 @@ def run_spec(job: Job, run: int, view: State) -> rm.RunSpec:
     for one in spec.inputs:
         one.content = view.contents[one.sha256].data
     left = job.spec.max_runtime_seconds - job.runtime_us // 1_000_000
-    made = rm.RunSpec(
+    return rm.RunSpec(
         job_id=job.job_id,
         run=run,
         project_id=job.project_id,
         spec=spec,
         runtime_seconds_left=max(1, left),
+        resume_from=job.checkpoint,
     )
-    if job.checkpoint is not None:
-        made.resume_from.CopyFrom(job.checkpoint)
-    return made
 
 
 def release(

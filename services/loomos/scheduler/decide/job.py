@@ -179,19 +179,19 @@ def cancel(command: pb.CancelJobRequest, state: State, context: Context) -> list
     if job.stop_reason == reason:
         return []
     if job.status in WAITING or job.status == pb.JOB_STATUS_PAUSED:
-        finished = pb.JobFinished(
-            job_id=job.job_id,
-            run=job.run,
-            status=pb.JOB_STATUS_CANCELLED,
-            stop_reason=reason,
-            detail=command.note or f"cancelled by {context.actor} while it waited",
-            at_us=context.at_us,
-            project_id=job.project_id,
-            node_id=job.node_id,
-        )
-        if job.checkpoint is not None:
-            finished.checkpoint.CopyFrom(job.checkpoint)
-        return [finished]
+        return [
+            pb.JobFinished(
+                job_id=job.job_id,
+                run=job.run,
+                status=pb.JOB_STATUS_CANCELLED,
+                stop_reason=reason,
+                detail=command.note or f"cancelled by {context.actor} while it waited",
+                at_us=context.at_us,
+                project_id=job.project_id,
+                node_id=job.node_id,
+                checkpoint=job.checkpoint,
+            )
+        ]
     return [stop(job, reason, command.note, context)]
 
 
@@ -203,10 +203,14 @@ def pause(command: pb.PauseJobRequest, state: State, context: Context) -> list[M
     if job.status in ENDED or job.stop_reason:
         raise wrong_state(job, "paused")
     if job.status in WAITING:
-        paused = pb.JobPaused(job_id=job.job_id, at_us=context.at_us, project_id=job.project_id)
-        if job.checkpoint is not None:
-            paused.checkpoint.CopyFrom(job.checkpoint)
-        return [paused]
+        return [
+            pb.JobPaused(
+                job_id=job.job_id,
+                at_us=context.at_us,
+                project_id=job.project_id,
+                checkpoint=job.checkpoint,
+            )
+        ]
     return [stop(job, pb.STOP_REASON_PAUSED, "", context)]
 
 
@@ -215,16 +219,16 @@ def resume(command: pb.ResumeJobRequest, state: State, context: Context) -> list
     job = known(state, command.job_id)
     if job.status != pb.JOB_STATUS_PAUSED:
         raise wrong_state(job, "resumed")
-    requeued = pb.JobRequeued(
-        job_id=job.job_id,
-        status=pb.JOB_STATUS_QUEUED,
-        detail=f"resumed by {context.actor}",
-        at_us=context.at_us,
-        project_id=job.project_id,
-    )
-    if job.checkpoint is not None:
-        requeued.checkpoint.CopyFrom(job.checkpoint)
-    return [requeued]
+    return [
+        pb.JobRequeued(
+            job_id=job.job_id,
+            status=pb.JOB_STATUS_QUEUED,
+            detail=f"resumed by {context.actor}",
+            at_us=context.at_us,
+            project_id=job.project_id,
+            checkpoint=job.checkpoint,
+        )
+    ]
 
 
 def dry_run(command: pb.DryRunJobRequest, state: State, context: Context) -> list[Message]:

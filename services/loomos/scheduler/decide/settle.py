@@ -89,17 +89,15 @@ def consequence(fact: Message, job: Job, state: State, context: Context) -> Mess
         case rm.AllocationRefused():
             return refused(fact, job, context)
         case rm.AllocationStarted():
-            started = pb.JobStarted(
+            return pb.JobStarted(
                 **common,
                 run=job.run,
                 allocation_id=fact.allocation_id,
                 node_id=fact.node_id,
                 isolation=fact.isolation,
                 at_us=fact.at_us,
+                resumed_from=job.checkpoint,
             )
-            if job.checkpoint is not None:
-                started.resumed_from.CopyFrom(job.checkpoint)
-            return started
         case rm.AllocationProgressed():
             return pb.JobProgressed(
                 **common,
@@ -179,7 +177,7 @@ def finished(
     job: Job, status: pb.JobStatus, result: pb.RunResult, detail: str, context: Context
 ) -> pb.JobFinished:
     """The job ends for good."""
-    event = pb.JobFinished(
+    return pb.JobFinished(
         job_id=job.job_id,
         run=job.run,
         status=status,
@@ -189,29 +187,25 @@ def finished(
         at_us=context.at_us,
         project_id=job.project_id,
         node_id=job.node_id,
+        checkpoint=job.checkpoint,
     )
-    if job.checkpoint is not None:
-        event.checkpoint.CopyFrom(job.checkpoint)
-    return event
 
 
 def paused(job: Job, result: pb.RunResult, context: Context) -> pb.JobPaused:
     """The job holds nothing until it is resumed."""
-    event = pb.JobPaused(
+    return pb.JobPaused(
         job_id=job.job_id,
         run=job.run,
         result=result,
         at_us=context.at_us,
         project_id=job.project_id,
+        checkpoint=job.checkpoint,
     )
-    if job.checkpoint is not None:
-        event.checkpoint.CopyFrom(job.checkpoint)
-    return event
 
 
 def preempted(job: Job, result: pb.RunResult, context: Context) -> pb.JobPreempted:
     """The job gave way and waits to resume."""
-    event = pb.JobPreempted(
+    return pb.JobPreempted(
         job_id=job.job_id,
         run=job.run,
         preemptor_job_id=job.preemptor_job_id,
@@ -219,10 +213,8 @@ def preempted(job: Job, result: pb.RunResult, context: Context) -> pb.JobPreempt
         result=result,
         at_us=context.at_us,
         project_id=job.project_id,
+        checkpoint=job.checkpoint,
     )
-    if job.checkpoint is not None:
-        event.checkpoint.CopyFrom(job.checkpoint)
-    return event
 
 
 def requeued(
@@ -234,7 +226,7 @@ def requeued(
     avoid: bool = False,
 ) -> pb.JobRequeued:
     """The job waits again, at once unless it is a retry with a delay."""
-    event = pb.JobRequeued(
+    return pb.JobRequeued(
         job_id=job.job_id,
         run=job.run,
         status=status,
@@ -243,10 +235,8 @@ def requeued(
         avoid_node_id=job.node_id if avoid else "",
         at_us=context.at_us,
         project_id=job.project_id,
+        checkpoint=job.checkpoint,
     )
-    if job.checkpoint is not None:
-        event.checkpoint.CopyFrom(job.checkpoint)
-    return event
 
 
 def time_out(state: State, context: Context) -> list[Message]:
