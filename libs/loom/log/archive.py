@@ -1,9 +1,8 @@
 """A range of a partition in object storage: a Parquet object, and the manifest that vouches for it.
 
 1. A range begins and ends on a command's boundary and lies below the signed size of its tree.
-2. Object and manifest are written before anything relies on them, and `verify` takes neither on
-   trust: it digests and judges what was read back, makes its leaves, and computes the tree's root
-   with these leaves in their places; only the root that the notary signed will do.
+2. Object and manifest are written before anything relies on them, and nobody takes either on trust:
+   `vouched.verify` compares what was read back with the signed tree.
 3. A range that is written again (recompressed, or records deleted) is a new generation: a new
    object and a new manifest. The newest one counts; the old one goes when that is verified.
 """
@@ -11,26 +10,35 @@
 import hashlib
 import itertools
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from .depot import Depot
-from .judge import Base, Judge, digest
-from .leaf import leaf_of, topic_digest
-from .merkle import leaf_hash, node_hash, root
-from .parquet import Archived, DamagedArchive
-from .tiles import Tiles
+from . import regular
+from .depot import Depot, DepotAway
+from .judge import Base
+from .note import SIZE_MAX
+from .parquet import ROWS_MAX, DamagedArchive
 
-if TYPE_CHECKING:
-    from .verify import Sealed
-
-__all__ = ["Manifest", "fetch", "manifests", "newest", "store", "verify"]
+__all__ = [
+    "Flaw",
+    "Manifest",
+    "fetch",
+    "latest",
+    "listed",
+    "manifests",
+    "newest",
+    "store",
+]
 
 FORMAT = 1
 MANIFEST_BYTES_MAX = 1 << 20
+OBJECT_BYTES_MAX = 256 << 20
+"""Four times what a range holds before it is compressed."""
+ROOT = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?P<start>[0-9]{20})-(?P<generation>[0-9]{3})\.json")
 
 
@@ -94,11 +102,32 @@ class Manifest:
             if stored.get("format") != FORMAT:
                 raise ValueError(f"format {stored.get('format')!r}, known is {FORMAT}")
             made = cls(**stored)
-            Base.parse(made.base_before)
-            Base.parse(made.base_after)
-        except (ValueError, TypeError, AttributeError) as error:
+            made._check()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedArchive(f"not a manifest: {error}") from error
         return made
+
+    def _check(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not field.type or (field.type is int and not 0 <= value <= SIZE_MAX):
+                raise ValueError(f"{field.name} is {str(value)[:40]!r}")
+        ends = Base.parse(self.base_before).offset, Base.parse(self.base_after).offset
+        if ends != (self.first_offset, self.next_offset) or ends[0] >= ends[1]:
+            raise ValueError(f"offsets {self.first_offset} to {self.next_offset}, bases {ends}")
+        if not ROOT.fullmatch(self.root):
+            raise ValueError(f"root {self.root[:70]!r}")
+        if not (0 < self.rows <= ROWS_MAX and self.size_bytes <= OBJECT_BYTES_MAX):
+            raise ValueError(f"{self.rows} records in {self.size_bytes} bytes")
+
+
+class Flaw(NamedTuple):
+    """What stands in a manifest's place and is none."""
+
+    first_offset: int
+    """Of its range, as its name says."""
+    name: str
+    what: str
 
 
 def store(depot: Depot, manifest: Manifest, content: bytes) -> None:
@@ -121,9 +150,18 @@ def fetch(depot: Depot, manifest: Manifest, cache: Path) -> Path:
             fresh = path.with_suffix(".new")
             fresh.write_bytes(depot.get(manifest.object))
             fresh.replace(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with regular.opened(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            found = f"not that of {manifest.size_bytes} bytes but of {size}"
+            if size == manifest.size_bytes:
+                file.seek(0)
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+    except DepotAway:
+        raise
     except FileNotFoundError as error:
         raise DamagedArchive(f"{manifest.object} is not in {depot.url}") from error
+    except OSError as error:
+        raise DamagedArchive(f"{manifest.object} cannot be read: {error.strerror}") from error
     if found != manifest.sha256:
         if path.parent == cache:
             path.unlink()
@@ -133,83 +171,56 @@ def fetch(depot: Depot, manifest: Manifest, cache: Path) -> Path:
     return path
 
 
-def manifests(depot: Depot, topic: str, partition: int) -> list[Manifest]:
-    """All manifests of a partition, by offset and generation; raises DamagedArchive."""
-    found = []
+def listed(depot: Depot, topic: str, partition: int) -> Iterator["Manifest | Flaw"]:
+    """All manifests of a partition, by offset and generation, also those that are none."""
     for entry in depot.list(f"{topic}/{partition}"):
         named = NAME.fullmatch(entry.name.rpartition("/")[2])
         if named is None:
             continue
+        flaw = Flaw(int(named["start"]), entry.name, f"it has {entry.size_bytes} bytes")
+        if entry.size_bytes > MANIFEST_BYTES_MAX:
+            yield flaw
+            continue
         try:
             manifest = Manifest.parse(depot.get(entry.name))
+        except FileNotFoundError:
+            # A newer generation has replaced it meanwhile.
+            continue
         except DamagedArchive as error:
-            raise DamagedArchive(f"{entry.name}: {error}") from error
+            yield flaw._replace(what=str(error))
+            continue
         if manifest.name != entry.name:
-            raise DamagedArchive(f"{entry.name} is the manifest of {manifest.name}")
-        found.append(manifest)
+            yield flaw._replace(what=f"it is the manifest of {manifest.name}")
+            continue
+        yield manifest
+
+
+def manifests(depot: Depot, topic: str, partition: int) -> list[Manifest]:
+    """All manifests of a partition, by offset and generation; raises DamagedArchive."""
+    found = []
+    for one in listed(depot, topic, partition):
+        if isinstance(one, Flaw):
+            raise DamagedArchive(f"{one.name}: {one.what}")
+        found.append(one)
     return found
 
 
-def newest(found: Iterable[Manifest]) -> list[Manifest]:
-    """Of each range the newest generation, in the log's order; raises DamagedArchive at a gap."""
+def latest(found: Iterable[Manifest]) -> list[Manifest]:
+    """Of each range the newest generation, in the log's order."""
     by_start: dict[int, Manifest] = {}
     for manifest in found:
         held = by_start.get(manifest.first_offset)
         if held is None or held.generation < manifest.generation:
             by_start[manifest.first_offset] = manifest
-    chain = [by_start[start] for start in sorted(by_start)]
+    return [by_start[start] for start in sorted(by_start)]
+
+
+def newest(found: Iterable[Manifest]) -> list[Manifest]:
+    """Of each range the newest generation, in the log's order; raises DamagedArchive at a gap."""
+    chain = latest(found)
     for before, after in itertools.pairwise(chain):
         if before.base_after != after.base_before:
             raise DamagedArchive(
                 f"{after.name} does not go on where {before.name} ends, at {before.next_offset}"
             )
     return chain
-
-
-def verify(manifest: Manifest, records: Sequence[Archived], sealed: "Sealed") -> None:
-    """Compare what was read back with the signed tree; raises DamagedArchive saying what differs.
-
-    `sealed` may be a later, larger tree than the one that the manifest names.
-    """
-    where = manifest.object
-    if len(records) != manifest.rows:
-        raise DamagedArchive(f"{where} has {len(records)} records, the manifest {manifest.rows}")
-    judge = Judge(Base.parse(manifest.base_before))
-    topic = topic_digest(manifest.topic)
-    hashes = []
-    for record in records:
-        mark = record.digest
-        if not record.deleted and digest(record.key, record.headers, record.value) != mark:
-            raise DamagedArchive(f"{where}: offset {record.offset} is not the record it says it is")
-        verdict = judge.admit(record.key, record.headers, record.value, mark)
-        leaf = leaf_of(
-            topic,
-            manifest.partition,
-            judge.incarnation,
-            record.offset,
-            record.timestamp_ms,
-            verdict,
-        )
-        hashes.append(leaf_hash(leaf.pack()))
-    last = records[-1]
-    if judge.base(manifest.next_offset, last.timestamp_ms).text() != manifest.base_after:
-        raise DamagedArchive(f"{where} does not end at the base that its manifest names")
-    if manifest.first_index + len(hashes) > sealed.tree.size:
-        raise DamagedArchive(f"{where} reaches beyond the {sealed.tree.size} signed leaves")
-    if root_with(sealed.tree, manifest.first_index, hashes) != sealed.checkpoint.root:
-        raise DamagedArchive(f"{where}: its leaves do not give the signed root")
-
-
-def root_with(tree: Tiles, first: int, hashes: Sequence[bytes]) -> bytes:
-    """The tree's root, computed with these leaf hashes from leaf `first` on."""
-    end = first + len(hashes)
-
-    def node(level: int, index: int) -> bytes:
-        start = index << level
-        if start + (1 << level) <= first or start >= end:
-            return tree.node(level, index)
-        if level == 0:
-            return hashes[start - first]
-        return node_hash(node(level - 1, 2 * index), node(level - 1, 2 * index + 1))
-
-    return root(tree.size, node)

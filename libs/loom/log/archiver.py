@@ -15,7 +15,7 @@ from pathlib import Path
 from loom.decider import Position, Recorded
 from loom.log import envelope
 
-from .archive import Manifest, fetch, store, verify
+from .archive import Manifest, fetch, store
 from .depot import Depot
 from .judge import START, Base
 from .leaf import unpack
@@ -23,6 +23,7 @@ from .notary import CHECKPOINT_FILE, newest_tree
 from .note import Verifier
 from .parquet import (
     LEVEL,
+    ROWS_MAX,
     Archived,
     Columns,
     DamagedArchive,
@@ -34,6 +35,7 @@ from .parquet import (
 from .reader import Judged, Reader
 from .topics import Bus
 from .verify import Sealed, open_tree
+from .vouched import verify
 
 __all__ = [
     "ROWS_MAX",
@@ -46,7 +48,6 @@ __all__ = [
     "signed_tree",
 ]
 
-ROWS_MAX = 50_000
 BYTES_MAX = 64 * 1024 * 1024
 
 Due = Callable[[Judged], bool]

@@ -34,6 +34,11 @@ class InvalidDepot(ValueError):
     """The storage's address cannot be used."""
 
 
+def away(place: str, error: Exception) -> DepotAway:
+    """The storage's complaint, in a line."""
+    return DepotAway(f"{place}: {str(error).partition(chr(10))[0]}")
+
+
 class Entry(NamedTuple):
     """One stored object."""
 
@@ -69,7 +74,7 @@ class Depot:
                     f"{self.url}/{name} stands already with other content: it is never overwritten"
                 ) from None
         except (BaseError, OSError) as error:
-            raise DepotAway(f"{self.url}/{name}: {error}") from error
+            raise away(f"{self.url}/{name}", error) from error
         if self._folder is not None:
             sync_files([self._folder / name], self._folder)
 
@@ -80,7 +85,7 @@ class Depot:
         except FileNotFoundError:
             raise
         except (BaseError, OSError) as error:
-            raise DepotAway(f"{self.url}/{name}: {error}") from error
+            raise away(f"{self.url}/{name}", error) from error
 
     def list(self, prefix: str) -> list[Entry]:
         """The objects below a prefix, which is a whole path segment, sorted by name."""
@@ -91,7 +96,7 @@ class Depot:
                 for one in page
             ]
         except (BaseError, OSError) as error:
-            raise DepotAway(f"{self.url}/{prefix}: {error}") from error
+            raise away(f"{self.url}/{prefix}", error) from error
         return sorted(found)
 
     def remove(self, name: str) -> None:
@@ -101,7 +106,7 @@ class Depot:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise DepotAway(f"{self.url}/{name}: {error}") from error
+            raise away(f"{self.url}/{name}", error) from error
 
     def path(self, name: str) -> Path | None:
         """The object as a local file, where the storage is a folder."""

@@ -15,12 +15,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import regular
 from .judge import START, Base, Kind, Verdict
 from .leaf import leaf_of, topic_digest, unpack
-from .note import Checkpoint, Signer
+from .note import SIZE_MAX, Checkpoint, Signer
 from .tiles import DamagedTree, GrowingTiles, Tiles, sync_folder
 
 SIGNED_FILE = "signed.json"
+SIGNED_BYTES_MAX = 65_536
 CHECKPOINT_FILE = "checkpoint"
 
 
@@ -58,7 +60,8 @@ def newest_tree(top: Path, topic: str, partition: int) -> Path | None:
     folder = top / f"{topic}-{partition}"
     if not folder.is_dir():
         return None
-    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    names = (path.name for path in folder.iterdir())
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
     return folder / str(max(numbers)) if numbers else None
 
 
@@ -195,18 +198,21 @@ def load_signed(folder: Path) -> Signed:
     """What was last signed here; the empty tree when nothing was."""
     path = folder / SIGNED_FILE
     try:
-        stored = json.loads(path.read_bytes())
-        return Signed(
+        stored = json.loads(regular.read(path, SIGNED_BYTES_MAX))
+        signed = Signed(
             size=int(stored["size"]),
             root=str(stored["root"]),
             last_offset=int(stored["last_offset"]),
             base=Base.parse(stored["base"]),
             base_size=int(stored["base_size"]),
         )
+        if not 0 <= signed.base_size <= signed.size <= SIZE_MAX:
+            raise ValueError(f"{signed.base_size} of {signed.size} leaves")
     except FileNotFoundError:
         return Signed()
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DamagedTree(f"{path} is not what a notary writes: {error}") from error
+    return signed
 
 
 def store_signed(folder: Path, signed: Signed) -> None:

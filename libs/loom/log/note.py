@@ -14,14 +14,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from . import regular
 
 ED25519 = b"\x01"
 NOTE_CHARACTERS_MAX = 131_072
 """Room for 16 signatures of witnesses, post-quantum ones among them."""
 SIGNATURES_MAX = 16
+KEY_BYTES_MAX = 65_536
 SIZE_MAX = 2**63 - 1
 
 
@@ -70,6 +73,14 @@ class Verifier:
         if verifier.key_id.hex() != parts[1]:
             raise InvalidNote(f"the public key's id is {verifier.key_id.hex()}, not {parts[1]!r}")
         return verifier
+
+    @classmethod
+    def load(cls, path: Path) -> "Verifier":
+        """The key in a file; InvalidNote where there is none."""
+        try:
+            return cls.parse(regular.read(path, KEY_BYTES_MAX).decode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidNote(f"{path} holds no public key: {error}") from error
 
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a note that this key signed; InvalidNote otherwise."""
@@ -157,8 +168,8 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     if mode & 0o077:
         raise InvalidNote(f"{path} has mode {mode:o}: others can read it; make it 600")
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except ValueError as error:
+        key = serialization.load_pem_private_key(regular.read(path, KEY_BYTES_MAX), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidNote(f"{path} holds no private key: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidNote(f"{path} holds another kind of key than Ed25519")

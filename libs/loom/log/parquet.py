@@ -3,6 +3,8 @@
 1. The bytes of an object depend on the records, their columns and the level alone.
 2. Of a record deleted by policy the stamp, the attributes and the digest stay, so that judge and
    tree go on over it, and as much of its value as the state is folded from; its content is gone.
+3. An object is read as it was written or not at all: other columns, other types, a null where none
+   was written, more records than a range has or more bytes than there is room for are damage.
 """
 
 import tempfile
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEVEL",
     "LEVEL_LATER",
+    "ROWS_MAX",
     "Archived",
     "Columns",
     "DamagedArchive",
@@ -34,6 +37,10 @@ __all__ = [
     "selected",
 ]
 
+ROWS_MAX = 50_000
+"""Records of one range."""
+MEMORY_MAX = "1GB"
+"""What an object may unfold to; one is written from 64 MiB and a command."""
 LEVEL = 3
 """zstd's level at first: as fast as the log is read."""
 LEVEL_LATER = 15
@@ -99,6 +106,14 @@ class Columns(NamedTuple):
     project_id: str = ""
 
 
+TABLE_NAMES = ("record_offset", *Archived._fields[1:], *Columns._fields)
+"""The columns of an object, in order."""
+FORMS = {
+    name: kind.replace("name VARCHAR, value", '"name" VARCHAR, "value"')
+    for name, kind in zip(TABLE_NAMES, TYPES, strict=True)
+}
+
+
 def columns_of(record: Archived, owner: tuple[str, str]) -> Columns:
     """What a valid event can be found by; `owner`: organisation and project, "" where none."""
     if record.kind != Kind.EVENT:
@@ -148,30 +163,35 @@ def encoded(records: Sequence[Archived], columns: Sequence[Columns], level: int)
 
 def decoded(path: Path, from_offset: int = 0, records_max: int = 0) -> list[Archived]:
     """The records of an object from an offset on, all unless bounded; raises DamagedArchive."""
-    import duckdb
-
+    names = TABLE_NAMES[:10]
     query = (
-        "SELECT record_offset, timestamp_ms, key, value, headers, kind, incarnation, epoch, "
-        "digest, deleted FROM read_parquet($1) WHERE record_offset >= $2 ORDER BY record_offset"
+        f"SELECT {', '.join(names)} FROM read_parquet($1) "  # noqa: S608 - constants
+        f"WHERE record_offset >= $2 ORDER BY record_offset LIMIT {records_max or ROWS_MAX + 1:d}"
     )
-    if records_max:
-        query += f" LIMIT {records_max:d}"
-    try:
-        with connected() as table:
-            rows = table.execute(query, [str(path), from_offset]).fetchall()
-    except duckdb.Error as error:
-        raise DamagedArchive(f"{path.name} is no object of the archive: {error}") from error
-    return [
-        Archived._make((*row[:4], [(one["name"], one["value"]) for one in row[4]], *row[5:]))
-        for row in rows
-    ]
+    rows = read(path, names, query, [str(path), from_offset])
+    if len(rows) > max(records_max, ROWS_MAX):
+        raise DamagedArchive(f"{path.name} holds more than the {ROWS_MAX} records of a range")
+    found = []
+    for row in rows:
+        if None in (*row[:2], *row[4:]) or any(
+            one is None or one["name"] is None for one in row[4]
+        ):
+            raise DamagedArchive(f"{path.name}: the record at offset {row[0]} is not whole")
+        headers = [(one["name"], one["value"]) for one in row[4]]
+        found.append(Archived._make((*row[:4], headers, *row[5:])))
+    return found
 
 
 def columns_in(path: Path) -> list[Columns]:
-    """The columns of an object's records."""
-    query = f"SELECT {', '.join(Columns._fields)} FROM read_parquet($1) ORDER BY record_offset"  # noqa: S608
-    with connected() as table:
-        return [Columns._make(row) for row in table.execute(query, [str(path)]).fetchall()]
+    """The columns of an object's records; raises DamagedArchive."""
+    query = (
+        f"SELECT {', '.join(Columns._fields)} FROM read_parquet($1) "  # noqa: S608 - constants
+        f"ORDER BY record_offset LIMIT {ROWS_MAX:d}"
+    )
+    rows = read(path, TABLE_NAMES, query, [str(path)])
+    if any(None in row for row in rows):
+        raise DamagedArchive(f"{path.name}: the columns of a record are not whole")
+    return [Columns._make(row) for row in rows]
 
 
 def selected(
@@ -181,18 +201,33 @@ def selected(
 
     `condition` is SQL of the caller's own making; what comes from strangers is a parameter.
     """
-    import duckdb
-
     query = (
         f"SELECT record_offset, {', '.join(Columns._fields)} FROM read_parquet(?) "  # noqa: S608
         f"WHERE {condition} ORDER BY at_us, record_offset LIMIT {rows_max:d}"
     )
+    rows = read(path, TABLE_NAMES, query, [str(path), *parameters])
+    if any(None in row for row in rows):
+        raise DamagedArchive(f"{path.name}: the columns of a record are not whole")
+    return [(row[0], Columns._make(row[1:])) for row in rows]
+
+
+def read(path: Path, names: Sequence[str], query: str, parameters: Sequence[Any]) -> list[Any]:
+    """What a query finds in an object that has these columns as they were written."""
+    import duckdb
+
+    described = f"DESCRIBE SELECT {', '.join(names)} FROM read_parquet($1)"  # noqa: S608
     try:
         with connected() as table:
-            rows = table.execute(query, [str(path), *parameters]).fetchall()
-    except duckdb.Error as error:
-        raise DamagedArchive(f"{path.name} is no object of the archive: {error}") from error
-    return [(row[0], Columns._make(row[1:])) for row in rows]
+            table.execute(f"SET memory_limit = '{MEMORY_MAX}'")
+            table.execute("SET temp_directory = ''")
+            found = {row[0]: row[1] for row in table.execute(described, [str(path)]).fetchall()}
+            wanted = {name: FORMS[name] for name in names}
+            if found != wanted:
+                raise DamagedArchive(f"{path.name} is no object of the archive: it has {found}")
+            return table.execute(query, parameters).fetchall()
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        said = str(error).partition("\n")[0]
+        raise DamagedArchive(f"{path.name} is no object of the archive: {said}") from error
 
 
 def connected() -> "DuckDBPyConnection":

@@ -20,6 +20,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 
+from . import regular
 from .judge import Headers
 
 SEGMENT = re.compile(r"[0-9]{20}\.log")
@@ -36,6 +37,8 @@ CONTROL = 0x20
 BATCH_BYTES_MAX = 64 * 1024 * 1024
 PLAIN_BYTES_MAX = 512 * 1024 * 1024
 LZ4_RATIO_MAX = 256
+SEGMENT_BYTES_MAX = 1 << 31
+"""A broker finds its way in a segment by 31 bits: what lies behind them it did not write."""
 SCAN_BYTES = 1 << 20
 RESYNC_WORK = 8
 """How many times its own size a damaged file may cost in CRC checks."""
@@ -93,14 +96,14 @@ def read_partition(folder: Path) -> Iterator[Stored | Damage]:
 def read_segment(path: Path) -> Iterator[Stored | Damage]:
     """Everything in one segment file."""
     try:
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             yield from _read(file, int(path.stem), path.name)
     except OSError as error:
         yield Damage(int(path.stem), -1, f"{path.name} cannot be read: {error.strerror}")
 
 
 def _read(file: BinaryIO, next_offset: int, name: str) -> Iterator[Stored | Damage]:
-    size = file.seek(0, 2)
+    size = min(file.seek(0, 2), SEGMENT_BYTES_MAX)
     work = size * RESYNC_WORK
     at = 0
     while at < size:

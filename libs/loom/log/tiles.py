@@ -14,6 +14,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
+from . import regular
 from .merkle import HASH_BYTES, join, leaf_hash, node_hash, root, subtrees
 
 WIDTH = 256
@@ -72,7 +73,7 @@ class Tiles:
         first = index << height
         number, offset = divmod(first, WIDTH)
         if height == 0:
-            tile = self._tile(str(tile_level), number)
+            tile = self.tile(str(tile_level), number)
             return tile[offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
         return self._inner(str(tile_level), number)[height][offset >> height]
 
@@ -81,7 +82,7 @@ class Tiles:
         key = (level, number, self._width(level, number))
         rows = self._rows.get(key)
         if rows is None:
-            tile = self._tile(level, number)
+            tile = self.tile(level, number)
             row = [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
             rows = [row]
             while len(row) > 1:
@@ -99,7 +100,7 @@ class Tiles:
         if not 0 <= index < self.size:
             raise DamagedTree(f"{self.folder} has no leaf {index} at size {self.size}")
         number, place = divmod(index, WIDTH)
-        bundle = self._tile("entries", number)
+        bundle = self.tile("entries", number)
         stride = 2 + int.from_bytes(bundle[:2], "big")
         at = place * stride
         if stride * self._width("entries", number) == len(bundle) and (
@@ -114,7 +115,7 @@ class Tiles:
         width = self._width("entries", number)
         bundle = self._bundles.get((number, width))
         if bundle is None:
-            bundle = split_entries(self._tile("entries", number))
+            bundle = split_entries(self.tile("entries", number))
             if len(self._bundles) >= CACHED_BUNDLES:
                 self._bundles.clear()
             self._bundles[number, width] = bundle
@@ -135,7 +136,8 @@ class Tiles:
         count = self.size if level == "entries" else self.size >> (8 * int(level))
         return min(WIDTH, count - number * WIDTH)
 
-    def _tile(self, level: str, number: int) -> bytes:
+    def tile(self, level: str, number: int) -> bytes:
+        """A tile or bundle as it is at the tree's size; raises DamagedTree."""
         width = self._width(level, number)
         if number < 0 or width <= 0:
             raise DamagedTree(f"{self.folder} has no tile {level}/{number} at size {self.size}")
@@ -257,15 +259,11 @@ class GrowingTiles(Tiles):
 def read_bounded(path: Path, bytes_max: int) -> bytes:
     """A file of at most so many bytes; FileNotFoundError where there is none."""
     try:
-        with path.open("rb") as file:
-            content = file.read(bytes_max + 1)
+        return regular.read(path, bytes_max)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DamagedTree(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > bytes_max:
-        raise DamagedTree(f"{path} has more than the {bytes_max} bytes that it may have")
-    return content
 
 
 def perfect_root(hashes: list[bytes]) -> bytes:

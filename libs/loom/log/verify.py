@@ -9,121 +9,37 @@
 5. Memory is bounded: one byte a leaf, and at most FAULTS_MAX faults a partition.
 """
 
-from bisect import bisect_right
+import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from .deletions import TOPIC, Deletion, Deletions
+from .findings import Fault, Kind, Report
 from .judge import Judge
 from .judge import Kind as Judged
 from .leaf import Leaf, leaf_of, topic_digest, unpack
 from .misfit import Misfit, check_hashes, checked_leaves
-from .notary import CHECKPOINT_FILE, origin_of
-from .note import Checkpoint, InvalidNote, Verifier
 from .segments import Damage, Stored, read_partition
-from .tiles import WIDTH, DamagedTree, Tiles, read_bounded
+from .survey import Sealed, heard_first, open_tree, open_trees
+from .tiles import WIDTH, DamagedTree
+
+__all__ = [
+    "Fault",
+    "Inspection",
+    "Kind",
+    "Report",
+    "Sealed",
+    "heard_first",
+    "open_tree",
+    "open_trees",
+    "verify",
+    "verify_folder",
+]
 
 FAULTS_MAX = 1000
-NOTE_BYTES_MAX = 65_536
-
-
-class Kind(StrEnum):
-    """What may be wrong with a record."""
-
-    CHANGED = "changed"
-    REMOVED = "removed"
-    TRUNCATED = "truncated"
-    OUT_OF_ORDER = "out of order"
-    INSERTED = "inserted"
-    DOUBLED = "doubled"
-    DAMAGED = "damaged"
-    MISSING = "missing"
-    TREE = "tree"
-
-
-class Fault(NamedTuple):
-    """One difference, named by partition and offsets."""
-
-    topic: str
-    partition: int
-    first_offset: int
-    last_offset: int
-    kind: Kind
-    detail: str
-
-    def text(self) -> str:
-        """One line for people."""
-        span = str(self.first_offset)
-        if self.last_offset != self.first_offset:
-            span += f" to {self.last_offset}"
-        return f"{self.topic}-{self.partition} offset {span}: {self.kind}: {self.detail}"
-
-
-class Report(NamedTuple):
-    """What the verification of one partition found."""
-
-    topic: str
-    partition: int
-    size: int
-    """Leaves under the signature."""
-    records: int
-    """Records met that are under the signature."""
-    unsigned: int
-    """Records behind the last signed one; they are not judged yet."""
-    faults: tuple[Fault, ...]
-    deleted: tuple[tuple[Deletion, int], ...] = ()
-    """What policies deleted, with the number of records."""
-
-
-class Sealed(NamedTuple):
-    """A partition's tree, with the checkpoint that vouches for it."""
-
-    topic: str
-    partition: int
-    incarnation: int
-    tree: Tiles
-    checkpoint: Checkpoint
-
-
-def open_tree(folder: Path, verifier: Verifier) -> Sealed:
-    """The tree in `<top>/<topic>-<partition>/<incarnation>`; raises InvalidNote, DamagedTree."""
-    topic, _, partition = folder.parent.name.rpartition("-")
-    if not topic or not partition.isdigit() or not folder.name.isdigit():
-        raise DamagedTree(f"{folder} is not named <topic>-<partition>/<incarnation>")
-    try:
-        note = read_bounded(folder / CHECKPOINT_FILE, NOTE_BYTES_MAX).decode()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise DamagedTree(f"{folder} has no readable checkpoint: {error}") from error
-    try:
-        checkpoint = verifier.open(note)
-    except InvalidNote as error:
-        raise InvalidNote(f"{folder.parent.name}/{folder.name}: {error}") from error
-    expected = origin_of(verifier.name, topic, int(partition), int(folder.name))
-    if checkpoint.origin != expected:
-        raise InvalidNote(f"the checkpoint is of {checkpoint.origin!r}, not of {expected!r}")
-    tree = Tiles(folder, checkpoint.size)
-    return Sealed(topic, int(partition), int(folder.name), tree, checkpoint)
-
-
-def open_trees(top: Path, verifier: Verifier) -> list[Sealed]:
-    """Each partition's newest tree, sorted; raises InvalidNote or DamagedTree for a bad one.
-
-    A restored log's older trees speak of records that were lost; the newest begins with the rest.
-    """
-    found = [folder for folder in top.glob("*/*") if (folder / CHECKPOINT_FILE).is_file()]
-    newest: dict[Path, Path] = {}
-    for folder in sorted(found, key=lambda one: (one.parent, len(one.name), one.name)):
-        newest[folder.parent] = folder
-    return [open_tree(folder, verifier) for folder in newest.values()]
-
-
-def heard_first(trees: Iterable[Sealed]) -> list[Sealed]:
-    """The trees in the order in which they are compared: first what tells of deletions."""
-    return sorted(trees, key=lambda one: one.topic != TOPIC)
 
 
 def verify(
@@ -174,7 +90,7 @@ class Inspection:
         self._tree = sealed.tree
         self._topic_digest = topic_digest(sealed.topic)
         self._judge = Judge()
-        self._seen = bytearray(sealed.tree.size)
+        self._seen = bytearray()
         self._damaged: list[Damage] = []
         self._strangers: dict[bytes, int] = {}
         self._previous = self._previous_index = -1
@@ -239,6 +155,7 @@ class Inspection:
     def damage(self, damage: Damage) -> None:
         """Take a stretch that cannot be read as it was written."""
         self._clean = False
+        self._close_damage(damage.first_offset)
         if damage.first_offset <= self._last_offset and len(self._damaged) < FAULTS_MAX:
             self._damaged.append(damage)
 
@@ -282,8 +199,11 @@ class Inspection:
             if self._tree.root() != sealed.checkpoint.root:
                 ends = min(self._first_offsets, default=0), max(self._last_offset, 0)
                 raise Misfit(*ends, "the stored leaves do not give the signed root")
+            self._seen = bytearray(self._tree.size)
         except Misfit as error:
             self._fault(error.first_offset, Kind.TREE, str(error), error.last_offset)
+        except DamagedTree as error:
+            self._fault(0, Kind.TREE, str(error), max(self._last_offset, 0))
 
     def _close_damage(self, next_offset: int) -> None:
         """Damage that ran to the end of its file ends where the next record stands."""
@@ -303,10 +223,8 @@ class Inspection:
         guess = offset - self._first_offsets[number]
         if guess < len(entries) and unpack(entries[guess]).offset == offset:
             return number * WIDTH + guess
-        place = bisect_right(entries, offset, key=lambda entry: unpack(entry).offset) - 1
-        if unpack(entries[place]).offset == offset:
-            return number * WIDTH + place
-        return None
+        index = self._place_of(offset)
+        return index if unpack(self._tree.entry(index)).offset == offset else None
 
     def _compare(self, leaf: Leaf, signed: Leaf) -> None:
         if leaf.digest != signed.digest:
@@ -353,23 +271,28 @@ class Inspection:
         self.faults = explained
 
     def _report_unseen(self) -> None:
-        index = self._seen.find(0)
-        while index != -1:
-            end = self._seen.find(1, index)
-            end = len(self._seen) if end == -1 else end
-            first = unpack(self._tree.entry(index)).offset
-            last = unpack(self._tree.entry(end - 1)).offset
-            if not any(
-                damage.first_offset <= first and last <= damage.last_offset
-                for damage in self._damaged
-            ):
-                if end == len(self._seen):
-                    detail = f"{end - index} signed records at the end are not there"
-                    self._fault(first, Kind.TRUNCATED, detail, last)
-                else:
-                    detail = f"{end - index} signed records are not there"
-                    self._fault(first, Kind.REMOVED, detail, last)
-            index = self._seen.find(0, end)
+        """Name the leaves without a record that no damage accounts for."""
+        for damage in self._damaged:
+            stretch = slice(
+                self._place_of(damage.first_offset), self._place_of(damage.last_offset + 1)
+            )
+            self._seen[stretch] = self._seen[stretch].replace(b"\0", b"\2")
+        for run in re.finditer(rb"\0+", self._seen):
+            first = unpack(self._tree.entry(run.start())).offset
+            last = unpack(self._tree.entry(run.end() - 1)).offset
+            kind, where = Kind.REMOVED, ""
+            if run.end() == len(self._seen):
+                kind, where = Kind.TRUNCATED, " at the end"
+            detail = f"{run.end() - run.start()} signed records{where} are not there"
+            self._fault(first, kind, detail, last)
+
+    def _place_of(self, offset: int) -> int:
+        """How many leaves stand before an offset."""
+        number = bisect_right(self._first_offsets, offset) - 1
+        if number < 0:
+            return 0
+        entries = self._tree.entries(number)
+        return number * WIDTH + bisect_left(entries, offset, key=lambda one: unpack(one).offset)
 
     def _fault(self, offset: int, kind: Kind, detail: str, last: int | None = None) -> None:
         """Note a fault; neighbours of one kind become one."""

@@ -1,13 +1,14 @@
 """Hands archived records out as if they still stood in Kafka's segment files.
 
 1. An object is taken only where its bytes are its manifest's; one that is not is `Damage` with the
-   offsets that it should hold, and reading goes on behind it.
+   offsets that it should hold, and reading goes on behind it. A manifest that is none is one, too.
+2. What no object holds is not told here: whoever compares with the tree misses it.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from .archive import fetch, manifests, newest
+from .archive import Flaw, Manifest, fetch, latest, listed
 from .depot import Depot
 from .parquet import DamagedArchive, decoded
 from .segments import Damage, Stored
@@ -26,18 +27,24 @@ class Cold:
 
     def before(self, offset: int) -> Iterator[Stored | Damage]:
         """The archived records before an offset, -1 for all of them."""
-        try:
-            ranges = newest(manifests(self._depot, *self._place))
-        except DamagedArchive as error:
-            yield Damage(0, offset - 1 if offset >= 0 else -1, str(error))
-            return
-        for one in ranges:
+        found = list(listed(self._depot, *self._place))
+        whole = latest(one for one in found if isinstance(one, Manifest))
+        begins = {one.first_offset for one in whole}
+        flaws = {one.first_offset: one for one in found if isinstance(one, Flaw)}
+        ranges = [*whole, *(flaw for begin, flaw in flaws.items() if begin not in begins)]
+        ranges.sort(key=lambda one: one.first_offset)
+        for one, following in zip(ranges, [*ranges[1:], None], strict=True):
             if 0 <= offset <= one.first_offset:
                 return
+            if isinstance(one, Flaw):
+                last = offset - 1 if following is None else following.first_offset - 1
+                yield Damage(one.first_offset, max(last, -1), f"{one.name}: {one.what}")
+                continue
             try:
                 records = decoded(fetch(self._depot, one, self._cache))
             except DamagedArchive as error:
-                yield Damage(one.first_offset, one.next_offset - 1, str(error))
+                last = min(one.next_offset, offset) if offset >= 0 else one.next_offset
+                yield Damage(one.first_offset, last - 1, str(error))
                 continue
             for record in records:
                 if 0 <= offset <= record.offset:

@@ -16,8 +16,8 @@ async def verify_live(bus: Bus, sealed: Sealed, deletions: Deletions | None = No
     inspection = Inspection(sealed, deletions)
     reader = Reader(bus, sealed.topic, sealed.partition)
     next_offset = 0
-    end = await reader.start()
     try:
+        end = await reader.start()
         while next_offset < end and not inspection.faults_in_tree:
             records = await reader.batch()
             for record in records:
@@ -33,7 +33,7 @@ async def verify_live(bus: Bus, sealed: Sealed, deletions: Deletions | None = No
                     )
                 )
     except (KafkaError, LogAway, LogDiverged) as error:
-        inspection.damage(Damage(next_offset, -1, f"the broker cannot serve it: {error}"))
+        inspection.damage(Damage(next_offset, -1, f"from here on it cannot be read: {error}"))
     finally:
         await reader.stop()
     return inspection.report()

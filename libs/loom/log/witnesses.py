@@ -19,6 +19,7 @@ from typing import NamedTuple
 import httpx
 import structlog
 
+from . import regular
 from .cosign import Submission, WitnessKey
 from .merkle import consistency_proof
 from .notary import CHECKPOINT_FILE, replace_durably
@@ -28,6 +29,7 @@ from .tiles import DamagedTree, Tiles, read_bounded
 __all__ = ["Policy", "Witness", "Witnesses", "load_policy", "published", "witnessed"]
 
 VARIABLE = "LOOMOS_WITNESSES"
+POLICY_BYTES_MAX = 1 << 20
 WITNESSED_FILE = "witnessed"
 NOTE_BYTES_MAX = 131_072 * 4
 ANSWER_S = 5.0
@@ -64,7 +66,7 @@ def load_policy(environ: Mapping[str, str], credentials: Path) -> Policy:
     try:
         if path.stat().st_mode & 0o077:
             raise InvalidNote(f"{VARIABLE}: others can read {path}, which holds tokens: chmod 600")
-        content = json.loads(path.read_bytes())
+        content = json.loads(regular.read(path, POLICY_BYTES_MAX))
         witnesses = tuple(
             Witness(
                 str(one["url"]).rstrip("/"),
@@ -75,7 +77,7 @@ def load_policy(environ: Mapping[str, str], credentials: Path) -> Policy:
             for one in content["witnesses"]
         )
         needed = int(content.get("needed", 1))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidNote(f"{VARIABLE}: {path} cannot be used: {error!r}") from error
     if not 1 <= needed <= len(witnesses):
         raise InvalidNote(f"{VARIABLE}: needed is {needed} of {len(witnesses)} witnesses")
@@ -220,13 +222,17 @@ def witnessed(folder: Path, policy: Policy) -> tuple[str, list[str]]:
     note = note_in(folder / WITNESSED_FILE)
     if not note:
         return "", []
-    names = [one.key.name for one in policy.witnesses if one.key.seen_at(note)]
+    try:
+        names = [one.key.name for one in policy.witnesses if one.key.seen_at(note)]
+        parse_checkpoint(split(note)[0])
+    except InvalidNote:
+        return "", []
     return (note, names) if len(names) >= policy.needed > 0 else ("", [])
 
 
 def note_in(path: Path) -> str:
-    """A stored note; "" where there is none."""
+    """A stored note; "" where there is none that can be read."""
     try:
         return read_bounded(path, NOTE_BYTES_MAX).decode()
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError, DamagedTree):
         return ""

@@ -1,8 +1,7 @@
 """`loomos archive`: old log in object storage.
 
 1. `run` and `list` ask the gateway, so Cedar decides who may.
-2. `verify` and `restore` read the archive itself, for who holds the home; they trust the notary's
-   public key and nothing else, and need no broker.
+2. `restore` and `events` read the archive itself, for who holds the home, and need no broker.
 """
 
 import base64
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loom.kit.config import Settings
-from loomos.cli.audit import fail, public_key
+from loomos.cli import archive_verify
+from loomos.cli.archive_verify import depot_in, named
+from loomos.cli.audit_verify import Key, fail, public_key
 from loomos.cli.door import Door
 from loomos.cli.show import Json, err, listing, number, out, print_json
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["archive", "day_of", "depot_in"]
 
 archive = typer.Typer(help="Old log in object storage.", no_args_is_help=True)
+archive_verify.add_to(archive)
 
 PLATFORM = "/api/v1/organisations/platform/archive"
 TRAIL = "/api/v1/organisations/platform/audit/events"
@@ -36,7 +38,6 @@ WAIT_S = 120.0
 
 Topic = Annotated[str, typer.Option(help="Only this topic, e.g. loomos.scheduler.")]
 Partition = Annotated[int, typer.Option(help="Only this partition, with --topic; -1 means all.")]
-Key = Annotated[str, typer.Option("--key", help="The notary's public key: a file or its one line.")]
 
 
 @archive.command("run")
@@ -97,50 +98,6 @@ def list_ranges(topic: Topic = "", as_json: Json = False) -> None:
     listing(page.get("ranges", []), as_json, heads, rows, "nothing is archived yet")
 
 
-@archive.command("verify")
-def verify(
-    topic: Topic = "",
-    tiles: Annotated[Path | None, typer.Option(help="The folder of the trees.")] = None,
-    key: Key = "",
-    as_json: Json = False,
-) -> None:
-    """Compare every archived object with the signed trees; exit status 1 where one differs.
-
-    Example: loomos archive verify --topic loomos.data
-    """
-    from loom.log.archiver import check
-    from loom.log.parquet import DamagedArchive
-    from loom.log.verify import open_trees
-
-    settings = Settings.load("loomdb")
-    depot = depot_in(settings)
-    sealed = {}
-    for one in open_trees(tiles or settings.home / "trees", public_key(key, settings)):
-        sealed[one.topic, one.partition] = one
-    bad = count = 0
-    for place in sorted(sealed):
-        if topic not in ("", place[0]):
-            continue
-        try:
-            chain = chain_of(depot, *place)
-        except DamagedArchive as error:
-            bad += 1
-            show_checked(f"{place[0]}/{place[1]}", str(error), as_json)
-            continue
-        for manifest in chain:
-            count += 1
-            try:
-                check(depot, settings.home / "archive-cache", manifest, sealed[place])
-                show_checked(manifest.object, "", as_json)
-            except (DamagedArchive, FileNotFoundError) as error:
-                bad += 1
-                show_checked(manifest.object, str(error), as_json)
-    if not as_json:
-        err.print(f"{count} objects in {depot.url}, {bad} differ", markup=False)
-    if bad:
-        raise typer.Exit(1)
-
-
 @archive.command("restore")
 def restore(
     topic: Annotated[str, typer.Option(help="The topic.")],
@@ -159,23 +116,24 @@ def restore(
     from loom.log.archiver import check, signed_tree
     from loom.log.parquet import decoded
 
-    settings = Settings.load("loomdb")
-    depot, cache = depot_in(settings), settings.home / "archive-cache"
-    sealed = signed_tree(settings.home / "trees", topic, partition, public_key(key, settings))
-    if sealed is None:
-        fail(f"{topic}/{partition} has no signed tree: nothing can vouch for its archive")
-    written = 0
-    with to.open("w") as file:
-        for manifest in chain_of(depot, topic, partition):
-            if manifest.next_offset <= first or 0 < end <= manifest.first_offset:
-                continue
-            check(depot, cache, manifest, sealed)
-            for record in decoded(fetch(depot, manifest, cache), first):
-                if not end or record.offset < end:
-                    file.write(json.dumps(plain(record)) + "\n")
-                    written += 1
-            err.print(f"{manifest.object}: verified", markup=False)
-    err.print(f"{written} records are in {to}", markup=False)
+    with named():
+        settings = Settings.load("loomdb")
+        depot, cache = depot_in(settings), settings.home / "archive-cache"
+        sealed = signed_tree(settings.home / "trees", topic, partition, public_key(key, settings))
+        if sealed is None:
+            fail(f"{topic}/{partition} has no signed tree: nothing can vouch for its archive")
+        written = 0
+        with to.open("w") as file:
+            for manifest in chain_of(depot, topic, partition):
+                if manifest.next_offset <= first or 0 < end <= manifest.first_offset:
+                    continue
+                check(depot, cache, manifest, sealed)
+                for record in decoded(fetch(depot, manifest, cache), first):
+                    if not end or record.offset < end:
+                        file.write(json.dumps(plain(record)) + "\n")
+                        written += 1
+                err.print(f"{manifest.object}: verified", markup=False)
+        err.print(f"{written} records are in {to}", markup=False)
 
 
 @archive.command("events")
@@ -208,8 +166,9 @@ def events(
         if not one.judged or topic not in ("", one.name):
             continue
         for partition in range(settings.partitions):
-            chain = chain_of(depot, one.name, partition)
-            rows += cold_rows(depot, cache, chain, wanted, limit)
+            with named():
+                chain = chain_of(depot, one.name, partition)
+                rows += cold_rows(depot, cache, chain, wanted, limit)
     rows = sorted(rows, key=place)[:limit]
     shown = (
         (
@@ -243,16 +202,6 @@ def plain(record: "Archived") -> dict[str, Any]:
 def encoded(data: bytes | None) -> str | None:
     """Bytes as base64."""
     return None if data is None else base64.b64encode(data).decode()
-
-
-def depot_in(settings: Settings) -> "Depot":
-    """Where this installation's archive lies."""
-    from loom.log.depot import depot_of
-
-    depot = depot_of(settings)
-    if depot is None:
-        fail("no archive is known: set LOOMOS_ARCHIVE")
-    return depot
 
 
 def chain_of(depot: "Depot", topic: str, partition: int) -> "list[Manifest]":
@@ -298,14 +247,6 @@ def show_range(told: dict[str, Any], as_json: bool) -> None:
         f"{told.get('rows', 0)} records, {number(told, 'size_bytes'):,} bytes, verified",
         markup=False,
     )
-
-
-def show_checked(name: str, fault: str, as_json: bool) -> None:
-    """One object's verdict."""
-    if as_json:
-        print_json({"object": name, "fault": fault})
-    else:
-        out.print(f"{name}: {fault or 'as signed'}", style="red" if fault else "", markup=False)
 
 
 def day_of(at_ms: int) -> str:

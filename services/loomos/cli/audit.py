@@ -1,83 +1,39 @@
 """`loomos audit`: what happened and why, and the proof that nobody changed it.
 
-1. `verify` trusts the notary's public key and nothing else; with `--log-dir` it needs no broker.
-2. `story`, `events` and `proof` ask the gateway, so they see what the caller may see, and each of
-   them leaves a record of having been asked.
+`story`, `events` and `proof` ask the gateway, so they see what the caller may see, and each of them
+leaves a record of having been asked.
 """
 
-import asyncio
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.tree import Tree
 
 from loom.kit.config import InvalidSetting, Settings
-from loom.log.note import InvalidNote, Verifier, decoded
+from loom.log import regular
+from loom.log.note import InvalidNote, decoded
 from loom.log.proof import InvalidProof, Proof
 from loom.log.tiles import DamagedTree
-from loomos.cli import sql
+from loomos.cli import audit_verify, sql
+from loomos.cli.audit_verify import Key, fail, public_key
 from loomos.cli.door import AsOf, Door, place_of, segment
-from loomos.cli.show import UNSEEN, err, line_of
-
-if TYPE_CHECKING:
-    from loom.log.deletions import Deletions
-    from loom.log.verify import Report, Sealed
+from loomos.cli.show import UNSEEN, Json, err, line_of, print_json, printable
 
 __all__ = ["app"]
 
 app = typer.Typer(help="What happened, why, and the proof of it.", no_args_is_help=True)
 sql.add_to(app)
+audit_verify.add_to(app)
 out = Console(soft_wrap=True, highlight=False, width=UNSEEN)
 
-Key = Annotated[str, typer.Option("--key", help="Public key of the notary: a file or its one line")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line")]
+PROOF_BYTES_MAX = 1 << 20
+
 Organisation = Annotated[str, typer.Option(help="Whose trail; `platform` reads all of them")]
-
-
-@app.command()
-def verify(
-    log_dir: Annotated[Path | None, typer.Option(help="A copy of Kafka's log directory")] = None,
-    archive: Annotated[
-        Path | None, typer.Option(help="A copy of the archive: what Kafka has forgotten is there")
-    ] = None,
-    tiles: Annotated[Path | None, typer.Option(help="The folder of the trees")] = None,
-    key: Key = "",
-    as_json: Json = False,
-) -> None:
-    """Compare every record of every partition with the signed hash trees.
-
-    Example: loomos audit verify --log-dir COPY/kafka/data --archive COPY/archive
-    """
-    # Slow to import, and no other command of `loomos` needs it.
-    from loom.log.deletions import Deletions
-    from loom.log.verify import heard_first, open_trees
-
-    try:
-        settings = Settings.load("loomdb")
-        sealed = open_trees(tiles or settings.home / "trees", public_key(key, settings))
-        if not sealed:
-            fail(f"no signed tree in {tiles or settings.home / 'trees'}: say where with --tiles")
-        if archive is not None and (log_dir is None or not archive.is_dir()):
-            fail(f"{archive}: give an archive's folder, beside --log-dir")
-        if log_dir is None:
-            reports = asyncio.run(live(settings, heard_first(sealed)))
-        elif log_dir.is_dir():
-            deletions, trees = Deletions(), heard_first(sealed)
-            reports = [of_copy(one, log_dir, archive, settings, deletions) for one in trees]
-        else:
-            fail(f"{log_dir} is not a folder")
-    except (InvalidSetting, InvalidNote, DamagedTree, OSError) as error:
-        fail(str(error))
-    show_reports(reports, as_json)
-    if any(report.faults for report in reports):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -226,7 +182,7 @@ def witnesses(topic: str, partition: int = 0, organisation: Organisation = "") -
 def check_proof(file: Path, key: Key = "") -> None:
     """Check a .tlog-proof file; needs nothing but the notary's public key."""
     try:
-        show_proof(Proof.parse(file.read_text()), key)
+        show_proof(Proof.parse(regular.read(file, PROOF_BYTES_MAX).decode()), key)
     except UnicodeDecodeError:
         fail(f"{file} is no .tlog-proof file: `loomos-verify` checks exports and reports")
     except (InvalidProof, OSError) as error:
@@ -262,78 +218,8 @@ def moment(text: str) -> int:
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-async def live(settings: Settings, sealed: "list[Sealed]") -> "list[Report]":
-    """The reports on what the broker serves."""
-    from loom.log.deletions import Deletions
-    from loom.log.verify_live import verify_live
-
-    if not settings.kafka:
-        fail("no broker is known: run `loomos up`, or give a copy of its files with --log-dir")
-    deletions = Deletions()
-    return [await verify_live(settings, one, deletions) for one in sealed]
-
-
-def public_key(given: str, settings: Settings) -> Verifier:
-    """The notary's key: the one given, else this installation's own."""
-    path = Path(given) if given else settings.credentials / "notary.pub"
-    if given and not path.is_file():
-        return Verifier.parse(given)
-    if not path.is_file():
-        raise InvalidNote(f"{path} is not there: give the notary's public key with --key")
-    return Verifier.parse(path.read_text())
-
-
-def of_copy(
-    sealed: "Sealed",
-    log_dir: Path,
-    archive: Path | None,
-    settings: Settings,
-    deletions: "Deletions",
-) -> "Report":
-    """Verify a partition of a copy; says how much of it lies in the archive."""
-    from loom.log.verify import verify_folder
-
-    if archive is None:
-        return verify_folder(sealed, log_dir, deletions=deletions)
-    from loom.log.depot import Depot
-    from loom.log.verify_cold import Cold
-
-    depot = Depot(str(archive.absolute()))
-    cold = Cold(depot, settings.home / "archive-cache", sealed.topic, sealed.partition)
-    report = verify_folder(sealed, log_dir, cold.before, deletions)
-    if cold.records:
-        told = f"the first {cold.records} records lie in the archive"
-        err.print(f"{sealed.topic}-{sealed.partition}: {told}", markup=False)
-    return report
-
-
-def show_reports(reports: "list[Report]", as_json: bool) -> None:
-    """One line a partition, then one a fault."""
-    if as_json:
-        for report in reports:
-            faults = [fault._asdict() for fault in report.faults]
-            deleted = [one._asdict() | {"records": count} for one, count in report.deleted]
-            print_json(report._asdict() | {"faults": faults, "deleted": deleted})
-        return
-    table = Table("partition", "signed", "compared", "not signed yet", "result")
-    for report in reports:
-        result = "[green]intact[/green]"
-        if report.faults:
-            result = f"[red]{len(report.faults)} faults[/red]"
-        name = f"{report.topic}-{report.partition}"
-        table.add_row(name, str(report.size), str(report.records), str(report.unsigned), result)
-    out.print(table)
-    for report in reports:
-        for deletion, count in report.deleted:
-            told = f"{report.topic}-{report.partition}: the content of {count} records was deleted"
-            told += f" by policy: {deletion.policy}, event {deletion.event_id}"
-            out.print(told, markup=False)
-        for fault in report.faults:
-            out.print(fault.text(), style="red", markup=False)
-
-
 def show_proof(made: Proof, key: str) -> None:
-    """Say what a proof proves; ends with exit code 1 when it does not."""
+    """Say what a proof proves; ends with exit code 2 when it does not."""
     try:
         leaf, checkpoint = made.verify(public_key(key, Settings.load("loomdb")))
     except (InvalidProof, InvalidNote, InvalidSetting) as error:
@@ -341,7 +227,8 @@ def show_proof(made: Proof, key: str) -> None:
     kind = ("void record", "event", "epoch marker")[leaf.kind]
     out.print(
         f"[green]proved[/green]: the {kind} at offset {leaf.offset} with digest "
-        f"{leaf.digest.hex()} is leaf {made.index} of {checkpoint.size} in {checkpoint.origin}"
+        f"{leaf.digest.hex()} is leaf {made.index} of {checkpoint.size} in "
+        f"{escape(printable(checkpoint.origin))}"
     )
 
 
@@ -359,14 +246,3 @@ def asked(
         if body is not None:
             return door.call("POST", place, body, reads=True)
         return door.call("GET", place, params=parameters)
-
-
-def print_json(value: Any) -> None:
-    """One object on one line."""
-    sys.stdout.write(json.dumps(value) + "\n")
-
-
-def fail(message: str) -> NoReturn:
-    """Say why, and end with exit code 2."""
-    Console(stderr=True, soft_wrap=True).print(message, style="red", markup=False)
-    raise typer.Exit(2)

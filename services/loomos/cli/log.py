@@ -16,7 +16,7 @@ import typer
 
 from loom.kit.config import Settings
 from loomos.cli.archive import depot_in
-from loomos.cli.audit import fail
+from loomos.cli.audit_verify import fail
 from loomos.cli.show import Json, err, out, print_json, table
 
 if TYPE_CHECKING:

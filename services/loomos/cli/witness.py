@@ -38,7 +38,7 @@ def init(
     Example: loomos witness init w1 --name witness.example/w1 --log notary.pub --host w1.example
     """
     try:
-        keys = [Verifier.parse(Path(k).read_text() if Path(k).is_file() else k) for k in log_key]
+        keys = [Verifier.load(Path(k)) if Path(k).exists() else Verifier.parse(k) for k in log_key]
         token = secrets.token_urlsafe(32)
         logs = [Trusted(key, f"{key.name}/") for key in keys]
         digest = sha256(token.encode()).digest()

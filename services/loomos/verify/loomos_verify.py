@@ -28,26 +28,72 @@ Exit status: 0 all is well, 1 something is wrong (one line for each finding), 2 
 import argparse
 import base64
 import json
+import re
 import struct
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from hashlib import sha256, sha512
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 WIDTH = 256
 LEAF = struct.Struct(">BI32sIqqQQ32s")
 FRAME = struct.Struct(">qqI")
 STAMP = struct.Struct(">BBIQ16sQII32s")
+NAME = re.compile(r"[a-z0-9.-]{1,200}-(0|[1-9][0-9]{0,9})")
+NOTE_BYTES_MAX = 1 << 20
+ABOUT_BYTES_MAX = 16 << 20
+REPORT_BYTES_MAX = 512 << 20
+TILE_BYTES_MAX = WIDTH * (2 + LEAF.size)
 RECORD_BYTES_MAX = 64 << 20
 WAITING_MAX = 100_000
 FINDINGS_MAX = 1000
+LEAF_DIFFERS = "its leaf is not the one that was hashed"
 VOID, EVENT, MARKER = 0, 1, 2
 LOG_KEY, WITNESS_KEY = 1, 4
 
 
 class Unusable(Exception):
     """It cannot be verified at all; the message says why."""
+
+
+RUBBISH = (
+    *(Unusable, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, struct.error),
+)
+"""What bytes that are not of their form end in."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file; Unusable for what only looks like one and may never end."""
+    if not path.is_file():
+        raise Unusable(f"{path} is no file")
+    return path.open("rb")
+
+
+def content(path: Path, bytes_max: int = NOTE_BYTES_MAX) -> bytes:
+    """What is in a file that may have so many bytes."""
+    with opened(path) as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise Unusable(f"{path} has more than the {bytes_max} bytes that it may have")
+    return data
+
+
+def text_of(path: Path) -> str:
+    """The text in a file."""
+    try:
+        return content(path).decode()
+    except UnicodeDecodeError as error:
+        raise Unusable(f"{path} is no text: {error}") from error
+
+
+def say(text: str, file: int = 1) -> None:
+    """One line; what comes from the export never steers the terminal. 2: to standard error."""
+    line = "".join(one if one.isprintable() else "?" for one in text)
+    print(line, file=sys.stderr if file == 2 else sys.stdout)
 
 
 # Ed25519 (RFC 8032, 5.1.7), for checking signatures only: no secret passes through here.
@@ -125,12 +171,15 @@ class Key(NamedTuple):
     @classmethod
     def read(cls, given: str) -> "Key":
         """A key from its line, or from the file that holds it."""
-        line = given if given.count("+") > 1 else Path(given).read_text()
+        line = given if given.count("+") > 1 else text_of(Path(given))
         name, _, rest = line.strip().partition("+")
-        data = base64.b64decode(rest.partition("+")[2])
+        try:
+            data = base64.b64decode(rest.partition("+")[2], validate=True)
+        except ValueError:
+            data = b""
         key = cls(name, data[0] if data else 0, data[1:])
         if len(data) != 33 or key.id.hex() != rest.partition("+")[0]:
-            raise Unusable(f"{given!r} is no Ed25519 key of the form <name>+<id>+<base64>")
+            raise Unusable(f"{given[:100]!r} is no Ed25519 key of the form <name>+<id>+<base64>")
         return key
 
 
@@ -148,10 +197,22 @@ class Checkpoint(NamedTuple):
         """The checkpoint of a note, its signatures unchecked."""
         found = cls.read_note(note)
         try:
-            origin, size, root, *_ = found.body.split("\n")
-            return found._replace(origin=origin, size=int(size), root=base64.b64decode(root))
+            origin, size, text, *_ = found.body.split("\n")
+            root = base64.b64decode(text, validate=True)
+            if not re.fullmatch("0|[1-9][0-9]{0,17}", size) or len(root) != len(sha256().digest()):
+                raise ValueError(f"{size[:40]!r} leaves, root {text[:60]!r}")
+            return found._replace(origin=origin, size=int(size), root=root)
         except ValueError as error:
             raise Unusable(f"not a checkpoint: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """The checkpoint in a file, its signatures unchecked."""
+        text = text_of(path)
+        try:
+            return cls.read(text)
+        except Unusable as error:
+            raise Unusable(f"{path}: {error}") from error
 
     @classmethod
     def read_note(cls, note: str) -> "Checkpoint":
@@ -245,7 +306,11 @@ class Tree:
         parts = [digits[at : at + 3] for at in range(0, len(digits), 3)]
         name = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
         path = self.folder / "tile" / level / (name if width == WIDTH else f"{name}.p/{width}")
-        return path.read_bytes() if path.is_file() else None
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            # What is longer than it may be does not become what it should be by being cut.
+            return file.read(TILE_BYTES_MAX + 1)
 
     def width(self, number: int) -> int:
         """How many leaves the bundle has."""
@@ -263,16 +328,20 @@ class Tree:
             at = end
         return entries
 
-    def hashes(self, level: int, number: int, width: int) -> list[bytes]:
-        """The hashes of a tile; none where the export does not hold it."""
-        data = self.file(str(level), number, width) or b""
+    def hashes(self, level: int, number: int, width: int) -> list[bytes] | None:
+        """The hashes of a tile, all empty where it is damaged; None where there is no such file."""
+        data = self.file(str(level), number, width)
+        if data is None:
+            return None
+        if len(data) != width * 32:
+            return [b""] * width
         return [data[at : at + 32] for at in range(0, len(data), 32)]
 
     def block(self, number: int) -> bytes | None:
         """The hash over a whole bundle, from the tile above it."""
         tile, place = divmod(number, WIDTH)
         above = self.hashes(1, tile, min(WIDTH, self.size // WIDTH - tile * WIDTH))
-        return above[place] if place < len(above) else None
+        return above[place] if above else None
 
     def root_at(self, size: int) -> bytes | None:
         """The root that the tree had at a size; None where the export cannot tell."""
@@ -282,7 +351,7 @@ class Tree:
             entries = self.bundle(full) if rest else []
             last = [sha256(b"\x00" + entry).digest() for entry in entries or ()]
             if entries is None:
-                last = self.hashes(0, full, WIDTH)
+                last = self.hashes(0, full, WIDTH) or []
         if len(last) < rest:
             return None
         if not rest:
@@ -377,7 +446,7 @@ class Record(NamedTuple):
 
 def records_in(path: Path) -> Iterator[Record | str]:
     """The records of a file, then what is wrong with its end, if anything is."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         while head := file.read(FRAME.size):
             if len(head) < FRAME.size:
                 yield "the file ends inside a record"
@@ -407,12 +476,13 @@ def fields_of(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
     def number() -> int:
         nonlocal at
-        value = shift = 0
-        while True:
+        value = 0
+        for shift in range(0, 70, 7):
             byte = message[at]
-            value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+            value, at = value | (byte & 127) << shift, at + 1
             if byte < 128:
                 return value
+        raise Unusable("a number of more than 64 bits in a deletion's event")
 
     while at < len(message):
         tag = number()
@@ -466,8 +536,15 @@ def allowed_in(folder: Path, key: Key) -> Allowed:
     """What the proved events of an export allow to be without content; raises Unusable."""
     allowed: Allowed = {}
     for path in sorted(folder.glob("deletions/*.record")):
-        leaf, _, _ = proved(path.with_suffix(".tlog-proof").read_text(), key)
-        for record in records_in(path):
+        proof = path.with_suffix(".tlog-proof")
+        try:
+            leaf, _, _ = proved(text_of(proof), key)
+        except RUBBISH as error:
+            raise Unusable(f"{proof.name}: {error}") from error
+        records = list(islice(records_in(path), 2))
+        if len(records) != 1:
+            raise Unusable(f"{path.name} holds {len(records) or 'no'} records, one is wanted")
+        for record in records:
             if isinstance(record, str) or sha256(record.stored).digest() != leaf.digest:
                 raise Unusable(f"{path.name} is not the record that its proof is of")
             if leaf.kind != EVENT or leaf.topic != sha256(b"loomos.loomdb").digest():
@@ -486,17 +563,23 @@ class Log:
         self.folder = folder
         topic, _, partition = folder.name.rpartition("-")
         self.owner = (sha256(topic.encode()).digest(), int(partition))
-        self.first = int(about.get("first", 0))
+        self.first = int(about["first"])
         """The first leaf of the exported range; it ends before leaf `end`."""
-        self.end = int(about.get("end", 0))
-        self.complete = bool(about.get("complete", True))
+        self.end = int(about["end"])
+        self.complete = bool(about["complete"])
         self.findings: list[Finding] = []
         self.allowed = allowed.get(self.owner, {})
         self.deleted: dict[Deletion, int] = {}
         """Records without content, by what allowed it."""
         self.records = 0
         self.witnesses: list[str] = []
+        self.compared = False
+        """Whether its leaves are what was signed, so that records could be held against them."""
         self.span = (0, 0)
+        self.times = (0, 0)
+        """The broker's times of the range's first and last record, from their leaves."""
+        self.doubtful: list[tuple[int, int, str]] = []
+        """Leaves or hashes that differ: whose fault it is says the root."""
         self.checkpoint: Checkpoint
         self.tree: Tree
         self.waiting: dict[int, Leaf] = {}
@@ -517,23 +600,27 @@ class Log:
 
     def verify(self, key: Key, witnesses: list[Key], need: int, kept: list[Checkpoint]) -> None:
         """All checks, in the order in which one rests on the other."""
-        self.checkpoint = Checkpoint.read((self.folder / "checkpoint").read_text())
+        self.checkpoint = Checkpoint.load(self.folder / "checkpoint")
         self.tree = Tree(self.folder, self.checkpoint.size)
         if not 0 <= self.first <= self.end <= self.tree.size:
             raise Unusable(f"{self.name}: leaves {self.first} to {self.end} of {self.tree.size}")
         prefix = f"{key.name}/{self.name.rpartition('-')[0]}/{self.owner[1]}/"
-        leaves = self.read_tree()
-        last = self.span[1]
+        last = self.offset_of(self.tree.size)
+        said = ""
         if not self.checkpoint.origin.startswith(prefix):
             said = f"it is of {self.checkpoint.origin!r}, not of {prefix}…"
-            self.find(last, "forged checkpoint", said)
         elif not self.checkpoint.signed(key):
             said = f"the note of {self.checkpoint.size} leaves is not signed by {key.name}"
+        if said:
+            # Nothing that it states can be held against leaves or records.
             self.find(last, "forged checkpoint", said)
+            return
+        leaves = self.read_tree()
         self.witnesses = [one.name for one in witnesses if self.checkpoint.signed(one)]
         if len(self.witnesses) < need:
             said = f"{len(self.witnesses)} of the {need} witnesses that are needed signed it"
             self.find(last, "not witnessed", said)
+        self.compared = leaves is not None and self.first < self.end
         if leaves is not None:
             self.check_kept(key, kept)
             self.compare(leaves)
@@ -546,52 +633,71 @@ class Log:
             entries = tree.bundle(number)
             if entries is None:
                 block = tree.block(number) if width == WIDTH else None
-                last = tree.hashes(0, number, width) if width < WIDTH else []
+                last = tree.hashes(0, number, width) if width < WIDTH else None
                 inside = self.first < (number + 1) * WIDTH and number * WIDTH < self.end
-                if inside or (block is None and len(last) != width):
+                if inside or (block is None and last is None):
                     said = f"leaves {number * WIDTH} to {number * WIDTH + width - 1} are missing"
                     self.find(offset + 1, "gap", said)
                     return None
-                tree.blocks += [block] if block else []
-                tree.last = last
+                tree.blocks += [block] if block is not None else []
+                tree.last = last or []
                 continue
+            begin = offset + 1
             hashes, offset = self.read_bundle(number, entries, offset)
             if hashes is None:
                 return None
-            if width == WIDTH:
-                tree.blocks.append(tree_root(hashes))
-            else:
+            if width < WIDTH:
                 tree.last = hashes
-        if tree.root_at(tree.size) != self.checkpoint.root:
-            said = f"the {tree.size} leaves do not give the root that the checkpoint states"
-            self.find(max(offset, 0), "forged checkpoint", said)
-            return None
-        return self.leaves()
+                continue
+            tree.blocks.append(tree_root(hashes))
+            known = self.doubtful and self.doubtful[-1][0] >= begin
+            if not known and tree.block(number) not in (None, tree.blocks[-1]):
+                self.doubtful.append((begin, offset, f"the hash over {WIDTH} leaves"))
+        whole = tree.root_at(tree.size) == self.checkpoint.root
+        for begin, end, what in self.doubtful:
+            said = f"{what}: the tree's files are not what was signed"
+            self.find(begin, "flipped byte", said if whole else LEAF_DIFFERS, end)
+        if not whole and not self.doubtful:
+            said = f"the {tree.size} leaves and hashes do not give the root that is signed"
+            self.find(max(self.span[0], 0), "flipped byte", said, max(offset, 0))
+        return self.leaves() if whole else None
 
     def read_bundle(
         self, number: int, entries: list[bytes], offset: int
     ) -> tuple[list[bytes] | None, int]:
         """A bundle's hashes; its leaves must be this log's, in order. And the last offset."""
+        width = self.tree.width(number)
         hashes = [sha256(b"\x00" + entry).digest() for entry in entries]
-        known = self.tree.hashes(0, number, self.tree.width(number))
-        for place, entry in enumerate(entries):
-            if len(entry) != LEAF.size or (known and hashes[place] != known[place]):
-                self.find(offset + 1, "flipped byte", "its leaf is not the one that was hashed")
-                return None, offset
-            leaf = Leaf._make(LEAF.unpack(entry))
-            if leaf.offset <= offset or (leaf.topic, leaf.partition) != self.owner:
-                self.find(offset + 1, "reordered", "its leaf stands out of order")
-                return None, offset
+        known = self.tree.hashes(0, number, width) or hashes
+        for place, entry in enumerate(entries[:width]):
+            differs = place < len(known) and hashes[place] != known[place]
+            leaf = Leaf._make(LEAF.unpack(entry)) if len(entry) == LEAF.size else None
+            if leaf is None or (leaf.topic, leaf.partition) != self.owner or leaf.kind > MARKER:
+                self.doubtful.append((offset + 1, offset + 1, LEAF_DIFFERS))
+            elif leaf.offset <= offset:
+                said = (offset + 1, offset + 1, "its leaf stands out of order")
+                self.doubtful += [] if self.doubtful and not differs else [said]
+            elif differs:
+                self.doubtful.append((offset + 1, offset + 1, "the hash of its leaf"))
+            if leaf is None or leaf.offset <= offset or leaf.kind > MARKER:
+                return self.give_up(offset)
             offset = leaf.offset
             index = number * WIDTH + place
             if index == self.first:
-                self.span = (offset, offset)
+                self.span, self.times = (offset, offset), (leaf.time_ms, leaf.time_ms)
             if index < self.end:
-                self.span = (self.span[0], offset)
-        if len(entries) != self.tree.width(number):
-            self.find(offset + 1, "gap", "leaves are missing at the end of a bundle")
-            return None, offset
+                self.span, self.times = (self.span[0], offset), (self.times[0], leaf.time_ms)
+        if len(entries) != width:
+            said = f"a bundle of {width} leaves has {len(entries)}"
+            self.doubtful.append((offset + 1, offset + 1, said))
+            return self.give_up(offset)
         return hashes, offset
+
+    def give_up(self, offset: int) -> tuple[None, int]:
+        """Name what differs where the leaves cannot even be read to their end."""
+        for begin, end, what in self.doubtful[:1]:
+            self.find(begin, "gap" if "bundle" in what else "flipped byte", what, end)
+        return None, offset
 
     def leaves(self) -> Iterator[Leaf]:
         """The leaves of the range."""
@@ -603,9 +709,12 @@ class Log:
 
     def check_kept(self, key: Key, kept: list[Checkpoint]) -> None:
         """Every checkpoint of this log that anybody kept must be of this same tree."""
-        files = sorted(self.folder.glob("checkpoints/*"))
-        given = [Checkpoint.read(path.read_text()) for path in files]
-        given += [one for one in kept if one.origin == self.checkpoint.origin]
+        given = [one for one in kept if one.origin == self.checkpoint.origin]
+        for path in sorted(self.folder.glob("checkpoints/*")):
+            try:
+                given.append(Checkpoint.load(path))
+            except Unusable as error:
+                self.find(self.span[0], "forged checkpoint", str(error), self.span[1])
         agreed = 0
         for one in sorted(given, key=lambda one: one.size):
             if one.origin != self.checkpoint.origin or not one.signed(key):
@@ -616,7 +725,7 @@ class Log:
                 self.find(self.span[1] + 1, "truncated log", said)
             elif (root := self.tree.root_at(one.size)) is None:
                 said = f"its checkpoint of {one.size} leaves lies before this export's range"
-                print(f"{self.name}: not compared: {said}", file=sys.stderr)
+                say(f"{self.name}: not compared: {said}", 2)
             elif root != one.root:
                 said = f"two histories are signed: they part between leaf {agreed} and {one.size}"
                 self.find(self.offset_of(agreed + 1), "fork", said, self.offset_of(one.size))
@@ -627,7 +736,9 @@ class Log:
         """The offset of the leaf that makes a tree this large, as far as the export knows."""
         number, place = divmod(max(0, min(count, self.tree.size) - 1), WIDTH)
         entries = self.tree.bundle(number)
-        return LEAF.unpack(entries[place])[4] if entries and place < len(entries) else 0
+        if not entries or place >= len(entries) or len(entries[place]) != LEAF.size:
+            return 0
+        return max(0, LEAF.unpack(entries[place])[4])
 
     def compare(self, leaves: Iterator[Leaf]) -> None:
         """Match each record with its leaf, and judge it by the chain's rules."""
@@ -640,7 +751,10 @@ class Log:
                 break
             if record.offset <= newest:
                 self.late(record, newest)
-                continue
+                if len(self.findings) < FINDINGS_MAX:
+                    continue
+            if len(self.findings) >= FINDINGS_MAX:
+                break
             newest = record.offset
             while leaf is not None and leaf.offset < record.offset:
                 self.wait(leaf)
@@ -652,6 +766,9 @@ class Log:
             if self.complete and not (self.findings or self.strangers or self.waiting):
                 self.judge(chain, leaf, record, digest)
             leaf = next(leaves, None)
+        if len(self.findings) >= FINDINGS_MAX:
+            say(f"{self.name}: more is wrong than is listed: the rest was not compared", 2)
+            return
         first_missing = leaf
         while leaf is not None:
             last, leaf = leaf, next(leaves, None)
@@ -755,8 +872,8 @@ def verified_proof(text: str, key: Key, witnesses: list[Key]) -> str:
 
 def verified_report(path: Path, key: Key) -> str:
     """What a report and its manifest prove; raises Unusable where they prove nothing."""
-    data = path.read_bytes()
-    manifest = Checkpoint.read_note(path.with_name(f"{path.name}.manifest").read_text())
+    data = content(path, REPORT_BYTES_MAX)
+    manifest = Checkpoint.read_note(text_of(path.with_name(f"{path.name}.manifest")))
     title, said = manifest.body.rstrip("\n").split("\n")
     if title != "loomos report manifest v1" or not manifest.signed(key):
         raise Unusable(f"forged manifest: it is not signed by {key.name}")
@@ -801,42 +918,78 @@ def included(joined: bytes, index: int, size: int, path: list[bytes]) -> bytes |
 
 def verify_export(folder: Path, asked: argparse.Namespace, witnesses: list[Key]) -> int:
     """Verify every log of an export; the exit status."""
-    about = json.loads((folder / "export.json").read_text())
+    logs = about_in(folder / "export.json")
     key = Key.read(asked.key or str(folder / "notary.pub"))
     if not asked.key:
-        print(f"the key came with the export: compare it with yours: {key.name}+{key.id.hex()}")
-    kept = [Checkpoint.read(Path(name).read_text()) for name in asked.checkpoint]
-    status, allowed = 0, allowed_in(folder, key)
-    for name in sorted(about["logs"]):
-        log = Log(folder / "logs" / name, about["logs"][name], allowed)
-        log.verify(key, witnesses, asked.need, kept)
-        for finding in log.findings:
-            print(json.dumps(finding._asdict()) if asked.json else finding.text())
-        scope = "all" if log.complete else "some"
-        result = {
-            "log": name,
-            "leaves": log.tree.size,
-            "records": log.records,
-            "scope": f"{scope} records of offset {log.span[0]} to {log.span[1]}",
-            "deleted_by_policy": sum(log.deleted.values()),
-            "witnesses": log.witnesses,
-            "findings": len(log.findings),
-        }
-        told = ", ".join(f"{word}: {value}" for word, value in result.items() if word != "log")
-        gone = [one._asdict() | {"records": count} for one, count in sorted(log.deleted.items())]
-        if asked.json:
-            print(json.dumps(result | {"deletions": gone}))
-            status |= bool(log.findings)
+        say(f"the key came with the export: compare it with yours: {key.name}+{key.id.hex()}")
+    kept = [Checkpoint.load(Path(name)) for name in asked.checkpoint]
+    wrong, unusable, allowed = False, False, allowed_in(folder, key)
+    for name in sorted(logs):
+        log = Log(folder / "logs" / name, logs[name], allowed)
+        try:
+            log.verify(key, witnesses, asked.need, kept)
+        except RUBBISH as error:
+            # The other logs are worth their verdicts.
+            unusable = True
+            say(f"cannot be verified: {name}: {error}", 2)
             continue
-        print(f"{name}: {told}")
-        for one in gone:
-            said = f"by policy {one['policy']!r}, event {one['event_id']}"
-            print(f"{name}: the content of {one['records']} records was deleted {said}")
-        status |= bool(log.findings)
-    missing = [one.origin for one in kept if not (folder / "logs" / name_of(one.origin)).is_dir()]
-    for origin in missing:
-        print(f"{origin}: removed log: a kept checkpoint is of it, this export is without it")
-    return status | bool(missing)
+        show(log, asked.json)
+        wrong |= bool(log.findings)
+    for origin in (one.origin for one in kept if name_of(one.origin) not in logs):
+        wrong = True
+        say(f"{origin}: removed log: a kept checkpoint is of it, this export is without it")
+    return 1 if wrong else 2 if unusable else 0
+
+
+def about_in(path: Path) -> dict[str, dict[str, int | bool]]:
+    """The logs of an export, as `export.json` names them; Unusable where it is none."""
+    data = content(path, ABOUT_BYTES_MAX)
+    try:
+        about = json.loads(data)
+        logs: dict[str, dict[str, int | bool]] = {}
+        for name, one in about["logs"].items():
+            form = {word: type(value) for word, value in one.items()}
+            if not NAME.fullmatch(name) or form != {"first": int, "end": int, "complete": bool}:
+                raise ValueError(f"{name[:100]!r} is {str(one)[:100]!r}")
+            logs[name] = one
+        if about["format"] != 1 or not logs:
+            raise ValueError("it is of another format, or without any log")
+    except RUBBISH as error:
+        raise Unusable(f"{path.name}: {error!r}") from error
+    return logs
+
+
+def show(log: Log, as_json: bool) -> None:
+    """Findings, then what was verified."""
+    for finding in log.findings:
+        say(json.dumps(finding._asdict()) if as_json else finding.text())
+    scope = f"{'all' if log.complete else 'some'} records of offset {log.span[0]} to {log.span[1]}"
+    result = {
+        "log": log.name,
+        "leaves": log.tree.size,
+        "records": log.records,
+        "scope": scope if log.compared else "no records",
+        "time": " to ".join(map(moment, log.times)) if log.compared else "none",
+        "deleted_by_policy": sum(log.deleted.values()),
+        "witnesses": log.witnesses,
+        "findings": len(log.findings),
+    }
+    gone = [one._asdict() | {"records": count} for one, count in sorted(log.deleted.items())]
+    if as_json:
+        say(json.dumps(result | {"deletions": gone}))
+        return
+    told = ", ".join(f"{word}: {value}" for word, value in result.items() if word != "log")
+    say(f"{log.name}: {told}")
+    for one in gone:
+        said = f"by policy {one['policy']!r}, event {one['event_id']}"
+        say(f"{log.name}: the content of {one['records']} records was deleted {said}")
+
+
+def moment(time_ms: int) -> str:
+    """A time as people write it, in UTC."""
+    if not 0 <= time_ms < 1 << 47:
+        return f"{time_ms} ms"
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def name_of(origin: str) -> str:
@@ -863,11 +1016,11 @@ def main() -> int:
         if not asked.key:
             raise Unusable("a proof or a report needs the notary's public key: --key")
         if asked.what.with_name(f"{asked.what.name}.manifest").exists():
-            print(verified_report(asked.what, Key.read(asked.key)))
+            say(verified_report(asked.what, Key.read(asked.key)))
         else:
-            print(verified_proof(asked.what.read_text(), Key.read(asked.key), witnesses))
-    except (Unusable, OSError, ValueError, LookupError, struct.error) as error:
-        print(f"cannot be verified: {error}", file=sys.stderr)
+            say(verified_proof(text_of(asked.what), Key.read(asked.key), witnesses))
+    except RUBBISH as error:
+        say(f"cannot be verified: {error if str(error) else repr(error)}", 2)
         return 2
     return 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from loom.log import regular
 from loom.log.cosign import Cosigner
 from loom.log.notary import replace_durably
 from loom.log.note import Checkpoint, InvalidNote, Verifier, load_key, parse_checkpoint, split
@@ -24,6 +25,8 @@ from loom.log.note import Checkpoint, InvalidNote, Verifier, load_key, parse_che
 __all__ = ["Book", "BookHeld", "Entry", "Trusted", "found"]
 
 SETTINGS_FILE = "witness.json"
+SETTINGS_BYTES_MAX = 1 << 20
+NOTE_BYTES_MAX = 131_072 * 4
 KEY_FILE = "witness.key"
 PUBLIC_FILE = "witness.pub"
 
@@ -52,7 +55,7 @@ class Book:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_bytes())
+            settings = json.loads(regular.read(folder / SETTINGS_FILE, SETTINGS_BYTES_MAX))
             self.name = str(settings["name"])
             self.token_digest = bytes.fromhex(settings["token_sha256"])
             self.logs = [
@@ -60,8 +63,8 @@ class Book:
             ]
         except FileNotFoundError:
             raise InvalidNote(f"{folder} is no witness's folder: `loomos witness init`") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidNote(f"{folder / SETTINGS_FILE} cannot be read: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InvalidNote(f"{folder / SETTINGS_FILE} cannot be read: {error!r}") from error
         if not (folder / KEY_FILE).exists() or not (folder / "logs").is_dir():
             raise InvalidNote(f"{folder} has lost its key or its book: found a new witness")
         self.cosigner = Cosigner(self.name, load_key(folder / KEY_FILE))
@@ -76,14 +79,20 @@ class Book:
         return self.folder / "logs" / origin_digest
 
     def last(self, origin: str) -> Entry | None:
-        """The last cosigned checkpoint of a log."""
+        """The last cosigned checkpoint of a log; raises InvalidNote where it cannot be read."""
+        return self.entry(self.path(digest_of(origin)))
+
+    def entry(self, path: Path) -> Entry | None:
+        """The entry in a file, None where there is none; raises InvalidNote."""
         try:
-            note = self.path(digest_of(origin)).read_text()
+            note = regular.read(path, NOTE_BYTES_MAX).decode()
         except FileNotFoundError:
             return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidNote(f"{path}: {error}") from error
         checkpoint = parse_checkpoint(split(note)[0])
-        if checkpoint.origin != origin:
-            raise InvalidNote(f"the book's entry of {origin!r} is of {checkpoint.origin!r}")
+        if digest_of(checkpoint.origin) != path.name:
+            raise InvalidNote(f"{path} is of {checkpoint.origin!r}, another log than its name's")
         return Entry(checkpoint, note)
 
     def keep(self, origin: str, note: str) -> None:
@@ -91,9 +100,9 @@ class Book:
         replace_durably(self.path(digest_of(origin)), note.encode())
 
     def entries(self) -> list[Entry]:
-        """Everything remembered, by origin."""
-        notes = [path.read_text() for path in self.folder.glob("logs/*") if "." not in path.name]
-        found = [Entry(parse_checkpoint(split(note)[0]), note) for note in notes]
+        """Everything remembered, by origin; raises InvalidNote where one cannot be read."""
+        paths = [path for path in self.folder.glob("logs/*") if "." not in path.name]
+        found = [entry for entry in map(self.entry, paths) if entry is not None]
         return sorted(found, key=lambda entry: entry.checkpoint.origin)
 
     @contextmanager

@@ -57,7 +57,7 @@ def add_checkpoint(body: bytes, book: Book, now_s: int) -> Answer:
     with book.lock:
         try:
             last = book.last(checkpoint.origin)
-        except (InvalidNote, OSError, UnicodeDecodeError) as error:
+        except InvalidNote as error:
             return Answer(500, f"the book cannot be read: {error}\n")
         known = last.checkpoint.size if last else 0
         if submission.old != known:
@@ -68,7 +68,10 @@ def add_checkpoint(body: bytes, book: Book, now_s: int) -> Answer:
         ) or (checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT):
             return Answer(422, f"nothing proves that the tree of {known} leaves only grew\n")
         line = book.cosigner.cosign(note, now_s)
-        book.keep(checkpoint.origin, note + line)
+        try:
+            book.keep(checkpoint.origin, note + line)
+        except OSError as error:
+            return Answer(500, f"the book cannot be written: {error.strerror}\n")
     return Answer(200, line)
 
 
@@ -77,6 +80,9 @@ def latest(origin_digest: str, book: Book) -> Answer:
     if len(origin_digest) != 64 or not set(origin_digest) <= set("0123456789abcdef"):
         return Answer(404, "name the log by the SHA-256 of its origin, in lower-case hex\n")
     try:
-        return Answer(200, book.path(origin_digest).read_text())
-    except FileNotFoundError:
+        entry = book.entry(book.path(origin_digest))
+    except InvalidNote as error:
+        return Answer(500, f"the book cannot be read: {error}\n")
+    if entry is None:
         return Answer(404, "nothing of this log was cosigned here\n")
+    return Answer(200, entry.note)
