@@ -120,6 +120,9 @@ async def build(
                 start.base if start else START,
                 progress,
             )
+        # How far readers are is no read model: a query that joins it finds what the log said.
+        theirs, ours = sql.Identifier(store.schema, "positions"), sql.Identifier(name, "positions")
+        await connection.execute(sql.SQL("CREATE TABLE {} (LIKE {})").format(ours, theirs))
         await note(connection, Kept(name, now_us(), code_of(service), cut))
     return name
 
