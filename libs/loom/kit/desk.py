@@ -114,7 +114,7 @@ class Desk:
             raise
         drafts = self._drafts(entry, events, at_us, token)
         size = sum(record.size for record in drafts)
-        if founded and (size > COMMAND_BYTES_MAX or isinstance(events[0], SHELL_EVENTS)):
+        if founded and (size > COMMAND_BYTES_MAX or type(events[0]) in SHELL_EVENTS):
             self.folder.states.pop(entry.shard, None)
         if refused:
             self._limit_refusals(entry.caller.principal)

@@ -27,11 +27,13 @@ from loom.v1 import common_pb2
 __all__ = ["Folder", "Heard", "Inputs"]
 
 
-SHELL_EVENTS = (
-    common_pb2.InputsAdvanced,
-    common_pb2.CommandRefused,
-    common_pb2.CommandAcknowledged,
-    common_pb2.LogRestored,
+SHELL_EVENTS: frozenset[type[Message]] = frozenset(
+    (
+        common_pb2.InputsAdvanced,
+        common_pb2.CommandRefused,
+        common_pb2.CommandAcknowledged,
+        common_pb2.LogRestored,
+    )
 )
 """Written by the shell itself: they found no shard."""
 
@@ -197,7 +199,7 @@ class Folder:
         event = recorded.event
         self.apply(recorded.shard, recorded.stream, recorded.version, event)
         self.remember(recorded.stream, recorded.correlation_id, recorded.id)
-        if not isinstance(event, common_pb2.InputsAdvanced):
+        if type(event) is not common_pb2.InputsAdvanced:
             return []
         heard = []
         for moved in event.inputs:
@@ -213,13 +215,13 @@ class Folder:
 
     def remember(self, stream: str, correlation_id: str, event_id: str) -> None:
         """Keep a stream's story: the correlation id of its first event, the id of its last."""
-        first, _ = self.stories.get(stream, (correlation_id, ""))
-        self.stories[stream] = (first, event_id)
+        known = self.stories.get(stream)
+        self.stories[stream] = (correlation_id if known is None else known[0], event_id)
 
     def apply(self, shard: str, stream: str, version: int, event: Message) -> None:
         """Evolve the shard's state by an own event; what the shell itself wrote changes none."""
         self.versions[stream] = version
-        if not isinstance(event, SHELL_EVENTS):
+        if type(event) not in SHELL_EVENTS:
             self.service.evolve(self.state(shard), event)
 
     def hear(self, hears: Hears, foreign: Recorded) -> list[str]:

@@ -73,7 +73,7 @@ class Ticker:
             if isinstance(first.event, common_pb2.CommandRefused):
                 self._log.error("tick refused", shard=shard, reason=first.event.message)
                 self._rests[shard] = now + REFUSED_US
-            elif isinstance(first.event, SHELL_EVENTS):
+            elif type(first.event) in SHELL_EVENTS:
                 self._rests[shard] = now + IDLE_US
         return decided
 

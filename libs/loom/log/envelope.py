@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from loom.decider import Position, Recorded
 from loom.log import catalogue
-from loom.log.judge import ATTRIBUTES, HEADER, Headers, Stamp, digest
+from loom.log.judge import ATTRIBUTES, HEADER, Headers, Stamp, digest, filled
 from loom.v1.common_pb2 import Attributes
 
 __all__ = [
@@ -190,23 +190,12 @@ def read(
     try:
         said = attributes_in(headers)
         event = catalogue.decode(said.type, said.schema_version, value or b"")
-        return Recorded(
-            event,
-            said.type,
-            said.id,
-            said.subject,
-            said.sequence,
-            (shard or b"").decode(),
-            position,
-            said.time_us,
-            said.authid,
-            said.commandid,
-            said.correlationid,
-            said.causationid,
-            epoch,
-            said.traceparent,
-            said.command_digest,
-        )
+        fields = (
+            event, said.type, said.id, said.subject, said.sequence, (shard or b"").decode(),
+            position, said.time_us, said.authid, said.commandid, said.correlationid,
+            said.causationid, epoch, said.traceparent, said.command_digest, False,
+        )  # fmt: skip
+        return filled(Recorded, fields)
     except (catalogue.Undecodable, UnicodeDecodeError) as error:
         raise catalogue.Undecodable(f"offset {position.offset}: {error}") from error
 

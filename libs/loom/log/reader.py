@@ -26,7 +26,7 @@ from loom.decider import Position, Recorded
 from loom.log import envelope
 from loom.log.endings import end_consumer
 from loom.log.envelope import Sealed
-from loom.log.judge import START, Base, Headers, Judge, Kind, digest, stamp_of
+from loom.log.judge import START, Base, Headers, Judge, Kind, digest, filled, stamp_of
 from loom.log.judged import Judged, stored
 from loom.log.topics import Bus, connection
 
@@ -47,7 +47,8 @@ __all__ = [
     "recorded",
 ]
 
-BATCH_RECORDS_MAX = 2000
+BATCH_RECORDS_MAX = 250
+"""What stays in a processor's near memory until it is folded, and its loop waits for."""
 FETCH_WAIT_MS = 10_000
 """How long the broker holds a poll that finds nothing; a record ends it at once."""
 LOOK_MS = 1000
@@ -192,8 +193,6 @@ class Reader:
     def _judge(self, records: Iterable[Any]) -> list[Judged]:
         admit, expected = self.judge.admit, self.expected
         judged: list[Judged] = []
-        seen: Judged | None = None
-        closing: Judged | None = None
         for record in records:
             offset, key, value, headers = record.offset, record.key, record.value, record.headers
             if offset < self.next_offset:
@@ -203,15 +202,11 @@ class Reader:
             if expected and same(expected[0], key, headers, value):
                 mark = expected.popleft().digest
             verdict = admit(key, headers, value, mark)
-            one = Judged(offset, record.timestamp, key, value, headers, verdict)
-            judged.append(one)
-            stamp = verdict.stamp
-            if verdict.kind is not Kind.VOID and stamp is not None:
-                seen = one
-                if verdict.kind is Kind.MARKER or stamp.i == stamp.m:
-                    closing = one
+            judged.append(filled(Judged, (offset, record.timestamp, key, value, headers, verdict)))
+        seen = next((one for one in reversed(judged) if one.verdict.valid), None)
         if seen is not None:
             self._seen = Seen(seen.offset, seen.timestamp_ms, seen.verdict.digest)
+        closing = next((one for one in reversed(judged) if one.verdict.closes), None)
         if closing is not None:
             self.base = closing.base
         return judged
@@ -382,7 +377,8 @@ def recorded(record: Judged, topic: str, partition: int) -> Recorded:
     """A valid event of a partition, decoded."""
     stamp = record.verdict.stamp
     assert stamp is not None
-    position = Position(topic, partition, record.offset, stamp.incarnation)
+    place = (topic, partition, record.offset, stamp.incarnation)
+    position = filled(Position, place)
     found = envelope.read(record.headers, record.value, record.key, position, stamp.epoch)
     return found._replace(deleted=True) if record.verdict.reason == DELETED else found
 
