@@ -33,9 +33,9 @@ def sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def enrol(folder, token: str, seconds: float = 900) -> None:
+def enrol(folder, token: str) -> None:
     """What the supervisor leaves for security at the first start."""
-    told = {"sha256": sha256(token).hex(), "expires_at_us": int((time.time() + seconds) * 1e6)}
+    told = {"sha256": sha256(token).hex(), "expires_at_us": int((time.time() + 900) * 1e6)}
     write_secret(folder / "enrolment.json", json.dumps(told))
 
 

@@ -36,7 +36,6 @@ NODE = "UPDATE jobs SET number = number * 5 + 1 WHERE node_id = %s"
 DELETE = "DELETE FROM jobs WHERE job_id = %s"
 STORY = "INSERT INTO story VALUES (%s, %s, %s, %s, %s) ON CONFLICT (job_id, version) DO NOTHING"
 USER = "INSERT INTO users VALUES (%s, %s) ON CONFLICT DO NOTHING"
-NAME = "UPDATE users SET name = %s WHERE user_id = %s"
 GONE = "DELETE FROM users WHERE user_id = %s"
 COUNTED = (
     "INSERT INTO counts VALUES (%s, %s) ON CONFLICT (node_id) DO UPDATE "

@@ -23,7 +23,6 @@ POLICIES = Policies.load()
 SHARD = "acme"
 PROJECTS = ("acme.vision", "acme.speech")
 USERS = tuple(f"usr-acme-{letter * 20}" for letter in "abcd")
-KEYS = tuple(f"key-acme-{letter * 20}" for letter in "ab")
 ROOT = "usr-platform-aaaaaaaaaaaaaaaaaaaa"
 START_US = 1_800_000_000_000_000
 

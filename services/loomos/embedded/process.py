@@ -30,6 +30,7 @@ __all__ = [
     "wait_until",
 ]
 
+TAIL_BYTES = 4096
 # Runs in a fresh interpreter: between fork and exec of a threaded parent no Python may run.
 LEASH = """
 import ctypes, os, sys
@@ -135,11 +136,11 @@ def kill_inside(folder: Path) -> None:
     psutil.wait_procs(found, KILLED_SECONDS)
 
 
-def tail(log: Path, bytes_max: int = 4096) -> str:
+def tail(log: Path) -> str:
     """The last line of a log that says something, for an error of one line."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - bytes_max))
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

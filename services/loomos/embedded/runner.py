@@ -9,9 +9,8 @@ import asyncio
 import gc
 import importlib
 import json
-import os
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
 from loom.kit.config import InvalidSetting, Settings
@@ -25,10 +24,10 @@ COLLECT_AFTER = (50_000, 20, 20)
 """Objects made since the last search: Python's own 700 cost a busy writer a third of its time."""
 
 
-def run_service(name: str, environ: Mapping[str, str] = os.environ) -> int:
+def run_service(name: str) -> int:
     """Run a service until it is told to stop; the process's exit status."""
     try:
-        settings = Settings.load(name, environ)
+        settings = Settings.load(name)
         wired = importlib.import_module(module(name))
     except InvalidSetting as error:
         return failed(name, str(error), EXIT_SETTING)

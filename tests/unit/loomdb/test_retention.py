@@ -13,8 +13,6 @@ from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.retention import DAY_US, due_of, fits, reduced
 from loomos.loomdb.state import HeldBy, Retention
 
-DAY_MS = DAY_US // 1000
-
 
 def record(event: Message, type_name: str, stream: str = "s") -> Recorded:
     position = Position("loomos.data", 0, 7)

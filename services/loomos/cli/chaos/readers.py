@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from loom.kit.errors import Failure
@@ -28,15 +29,12 @@ class Cursor:
     seen: list[str] = field(default_factory=list)
     """Ids of the log's events, as they came."""
     cursor: str = ""
-    breaks: int = 0
 
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            try:
+            with contextlib.suppress(Failure):
                 await self._read()
-            except Failure:
-                self.breaks += 1
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self) -> None:
@@ -60,7 +58,6 @@ class Durable:
     subscription_id: str = ""
     done: set[str] = field(default_factory=set)
     taken: int = 0
-    breaks: int = 0
 
     async def found(self) -> None:
         """Make the subscription."""
@@ -79,10 +76,8 @@ class Durable:
     async def run(self) -> None:
         """Take and settle until cancelled."""
         while True:
-            try:
+            with contextlib.suppress(Failure):
                 await self._take()
-            except Failure:
-                self.breaks += 1
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _take(self) -> None:

@@ -45,7 +45,7 @@ def settle(state: State, context: Context) -> list[Message]:
         job = state.jobs.get(job_id)
         if job is None or job.run != run or job.status in ENDED or job.status in WAITING:
             continue
-        caused = consequence(fact, job, state, context)
+        caused = consequence(fact, job, context)
         if caused is None:
             continue
         events.append(caused)
@@ -73,7 +73,7 @@ def about(fact: Message) -> tuple[str, int]:
             return "", 0
 
 
-def consequence(fact: Message, job: Job, state: State, context: Context) -> Message | None:
+def consequence(fact: Message, job: Job, context: Context) -> Message | None:
     """What a fact means for its job."""
     common: dict[str, Any] = {"job_id": job.job_id, "project_id": job.project_id}
     match fact:
