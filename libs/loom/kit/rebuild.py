@@ -29,11 +29,8 @@ SLICE_RECORDS = 250
 """Between two slices the loop sees what the database answered."""
 STATEMENTS_MAX = 16_000
 """So many may wait for the database while it is at work."""
-FOR_MUCH = (
-    "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '64MB'; "
-    "SET LOCAL gin_pending_list_limit = '32MB'"
-)
-"""For statements that take long: what they sort and what GIN collects stays in memory."""
+UNTIMED = "SET LOCAL statement_timeout = 0"
+"""What takes as long as the tables are large has no time of its own."""
 DIGEST = """
 SELECT coalesce(sum(rows), 0)::bigint AS rows,
   encode(sha256(coalesce(string_agg(bucket || digest, ''::bytea ORDER BY bucket), '')), 'hex')
@@ -82,7 +79,7 @@ async def rebuild(
     """
     new = f"{store.schema}__rebuild"
     async with store.connection() as connection:
-        await connection.execute(FOR_MUCH)
+        await connection.execute(UNTIMED)
         await make(connection, new, service.schema)
         places = await positions(store)
         for place in places:
@@ -119,7 +116,7 @@ async def rebuild(
 async def digests(store: Store) -> dict[str, tuple[int, str]]:
     """Those of the live tables, on a connection of their own: another processor can do it."""
     async with store.connection() as connection:
-        await connection.execute(FOR_MUCH)
+        await connection.execute(UNTIMED)
         return await table_digests(connection, store.schema)
 
 
