@@ -11,8 +11,9 @@ from tests.given import Given, given
 import loomos.data
 from loom import payload
 from loom.decider import Code, Rejected
+from loom.log.catalogue import events
 from loom.v1 import data_pb2 as pb
-from loomos.data.catalogue import types
+from loomos.data.catalogue import platforms, types
 from loomos.data.compatible import lifted, unreadable
 from loomos.data.form import compiled
 
@@ -115,6 +116,18 @@ def test_deprecated_versions_take_no_events_and_the_newest_other_one_does(first)
     assert after.when(command).one(pb.EventAppended).schema_version == "1.0.0"
     command.event.schema_version = "1.1.0"
     after.when(command).refused(Code.FAILED_PRECONDITION, "event.schema_version")
+
+
+@pytest.mark.parametrize("kind", ["role.granted", "subject.erased", "event.appended"])
+def test_nobody_may_tell_what_only_the_platform_tells(kind):
+    command = register(SAMPLE)
+    command.event_type = kind
+    organisation().when(command).refused(Code.INVALID_ARGUMENT, "event_type")
+
+
+def test_the_platforms_types_are_those_of_the_log():
+    assert platforms() == events().keys()
+    assert platforms() & types().keys() == {"job.submitted"}, "the seeds' catalogue has it too"
 
 
 def test_a_built_in_schema_can_be_deprecated_by_an_organisation():
