@@ -120,6 +120,14 @@ class Cluster:
             evolve.evolve(self.scheduler, event)
         return events
 
+    def running(self, job: pb.JobSpec | None = None) -> str:
+        """A job that runs; its id."""
+        job_id = self.submit(job or spec())
+        self.settle()
+        self.start(job_id)
+        assert self.status(job_id) == "RUNNING"
+        return job_id
+
     def settle(self) -> None:
         """Ticks until nothing is due now."""
         for _ in range(10_000):

@@ -11,7 +11,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -184,14 +183,6 @@ def module_platform(platform: Platform) -> Platform:
     empty_log(platform)
     empty_database(platform)
     return platform
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

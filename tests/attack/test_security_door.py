@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.processes import port
 
 from loom.kit.authority import write_secret
 from loom.kit.client import Client
@@ -40,9 +41,9 @@ def enrol(folder, token: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def security(platform, port: int):
+async def security(platform):
     """The service, and a client with the gateway's certificate."""
-    address = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{port()}"
     settings = platform.settings("security", LOOMOS_LISTEN=address)
     enrol(settings.credentials, TOKEN)
     service = asyncio.create_task(run(SERVICE, settings))
@@ -86,8 +87,8 @@ def request_for_certificate() -> str:
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
-async def test_from_enrolment_to_a_restricted_dataset(fresh_log, fresh_database, free_port):
-    async with security(fresh_log, free_port) as client:
+async def test_from_enrolment_to_a_restricted_dataset(fresh_log, fresh_database):
+    async with security(fresh_log) as client:
         await enrolment_story(client)
         root = await login(client, "platform", "root")
         bob, key = await tenant_story(client, root)
@@ -211,8 +212,8 @@ async def suspension_story(client, root: str, bob: str, bearer: str) -> None:
     assert await login(client, "acme", "bob")
 
 
-async def test_a12_refused_logins_look_alike(fresh_log, fresh_database, free_port):
-    async with security(fresh_log, free_port) as client:
+async def test_a12_refused_logins_look_alike(fresh_log, fresh_database):
+    async with security(fresh_log) as client:
         await first_admin(client)
         wrong = [
             await refused(login(client, "platform", name, "not the password"), "UNAUTHENTICATED")

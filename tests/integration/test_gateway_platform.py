@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ import httpx
 import pytest
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.processes import port
 
 from loom.kit.authority import write_secret
 from loom.kit.config import Settings
@@ -65,13 +65,6 @@ async def platform_up(
         await asyncio.gather(gateway, return_exceptions=True)
 
 
-def another_port() -> int:
-    """A second port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 async def post(http: httpx.AsyncClient, path: str, status: int, **given: Any) -> Any:
     answer = await http.post(path, **given)
     assert answer.status_code == status, answer.text
@@ -79,9 +72,9 @@ async def post(http: httpx.AsyncClient, path: str, status: int, **given: Any) ->
 
 
 async def test_from_enrolment_to_an_api_key(
-    fresh_log: Any, fresh_database: Any, settings: Callable[..., Settings], free_port: int
+    fresh_log: Any, fresh_database: Any, settings: Callable[..., Settings]
 ) -> None:
-    async with platform_up(settings, (free_port, another_port(), another_port())) as http:
+    async with platform_up(settings, (port(), port(), port())) as http:
         admin = {"organisation_id": "platform", "user_name": "root", "password": PASSWORD}
         receipt = await post(http, "/api/v1/enrolment", 201, json={**admin, "token": ENROLMENT})
         token = (await post(http, "/api/v1/login", 200, json=admin))["token"]
@@ -116,9 +109,9 @@ async def test_from_enrolment_to_an_api_key(
 
 
 async def test_a_grpc_client_of_anybodys_comes_in_by_token_and_by_nothing_else(
-    fresh_log: Any, fresh_database: Any, settings: Callable[..., Settings], free_port: int
+    fresh_log: Any, fresh_database: Any, settings: Callable[..., Settings]
 ) -> None:
-    ports = (free_port, another_port(), another_port())
+    ports = (port(), port(), port())
     async with platform_up(settings, ports) as http:
         trust = grpc.ssl_channel_credentials(settings("gateway").ca_certificate.read_bytes())
         async with grpc.aio.secure_channel(f"127.0.0.1:{ports[2]}", trust) as channel:

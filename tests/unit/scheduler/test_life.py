@@ -7,14 +7,6 @@ from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as pb
 
 
-def running(cluster: Cluster, job: pb.JobSpec | None = None) -> str:
-    job_id = cluster.submit(job or spec())
-    cluster.settle()
-    cluster.start(job_id)
-    assert cluster.status(job_id) == "RUNNING"
-    return job_id
-
-
 def test_a_job_is_placed_granted_started_and_completed():
     cluster = Cluster(node("a"))
     job_id = cluster.submit(spec())
@@ -49,7 +41,7 @@ def test_the_inputs_travel_to_the_node_and_are_kept_once():
 def test_a_failed_run_is_retried_after_its_delay_and_then_fails():
     cluster = Cluster(node("a"))
     retry = pb.RetryPolicy(retries_max=2, delay_seconds=10, backoff_percent=200)
-    job_id = running(cluster, spec(retry=retry))
+    job_id = cluster.running(spec(retry=retry))
     cluster.finish(job_id, 1)
     assert cluster.status(job_id) == "QUEUED"
     cluster.wait(9)
@@ -69,7 +61,7 @@ def test_a_failed_run_is_retried_after_its_delay_and_then_fails():
 
 def test_a_job_that_never_ends_is_stopped_at_its_time_limit():
     cluster = Cluster(node("a"))
-    job_id = running(cluster, spec(max_runtime_seconds=60))
+    job_id = cluster.running(spec(max_runtime_seconds=60))
     cluster.wait(59)
     assert cluster.status(job_id) == "RUNNING"
     cluster.wait(1)
@@ -82,7 +74,7 @@ def test_a_job_that_never_ends_is_stopped_at_its_time_limit():
 
 def test_runtime_counts_over_all_runs():
     cluster = Cluster(node("a"))
-    job_id = running(cluster, spec(max_runtime_seconds=60))
+    job_id = cluster.running(spec(max_runtime_seconds=60))
     cluster.wait(40)
     cluster.tell(pb.PauseJobRequest(job_id=job_id))
     cluster.finish(job_id, 75)
@@ -98,7 +90,7 @@ def test_runtime_counts_over_all_runs():
 
 def test_pause_and_resume_go_on_from_the_checkpoint():
     cluster = Cluster(node("a"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     cluster.checkpoint(job_id, 3)
     cluster.tell(pb.PauseJobRequest(job_id=job_id))
     assert cluster.status(job_id) == "CHECKPOINTING"
@@ -114,7 +106,7 @@ def test_pause_and_resume_go_on_from_the_checkpoint():
 
 def test_cancelling_a_waiting_job_ends_it_and_a_running_one_stops_it_first():
     cluster = Cluster(node("a", cpus=1))
-    first, second = running(cluster), cluster.submit(spec())
+    first, second = cluster.running(), cluster.submit(spec())
     cluster.settle()
     assert cluster.status(second) == "QUEUED"
     cluster.tell(pb.CancelJobRequest(job_id=second))

@@ -8,17 +8,9 @@ from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as pb
 
 
-def running(cluster: Cluster, job: pb.JobSpec | None = None) -> str:
-    job_id = cluster.submit(job or spec())
-    cluster.settle()
-    cluster.start(job_id)
-    assert cluster.status(job_id) == "RUNNING"
-    return job_id
-
-
 def test_a_lost_node_s_job_goes_on_elsewhere_after_lease_and_margin():
     cluster = Cluster(node("a"), node("b"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     cluster.checkpoint(job_id, 2)
     lost = cluster.held(job_id).node_id
     cluster.tell_books(rm.ReportNodeLostRequest(node_id=lost))
@@ -36,7 +28,7 @@ def test_a_lost_node_s_job_goes_on_elsewhere_after_lease_and_margin():
 
 def test_a_job_may_say_that_losing_its_node_ends_it():
     cluster = Cluster(node("a"), node("b"))
-    job_id = running(cluster, spec(retry=pb.RetryPolicy(fail_on_node_loss=True)))
+    job_id = cluster.running(spec(retry=pb.RetryPolicy(fail_on_node_loss=True)))
     cluster.tell_books(rm.ReportNodeLostRequest(node_id=cluster.held(job_id).node_id))
     cluster.wait(3)
     assert cluster.status(job_id) == "FAILED"
@@ -44,7 +36,7 @@ def test_a_job_may_say_that_losing_its_node_ends_it():
 
 def test_draining_a_node_moves_its_jobs():
     cluster = Cluster(node("a"), node("b"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     held = cluster.held(job_id)
     cluster.tell_books(rm.DrainNodeRequest(node_id=held.node_id))
     cluster.settle()
@@ -73,7 +65,7 @@ def test_a_refused_grant_puts_the_job_back():
 
 def test_a_budget_is_ended_by_a_service_only():
     cluster = Cluster(node("a"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     exceeded = pb.CancelJobRequest(job_id=job_id, reason=pb.STOP_REASON_BUDGET_EXCEEDED)
     cluster.refused(exceeded, Code.INVALID_ARGUMENT)
     cluster.tell(exceeded, "service:marketplace")
@@ -84,7 +76,7 @@ def test_a_budget_is_ended_by_a_service_only():
 
 def test_an_exit_with_zero_completes_whatever_the_job_was_told():
     cluster = Cluster(node("a"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     cluster.tell(pb.PauseJobRequest(job_id=job_id))
     cluster.finish(job_id, 0)
     assert cluster.status(job_id) == "COMPLETED"
@@ -92,7 +84,7 @@ def test_an_exit_with_zero_completes_whatever_the_job_was_told():
 
 def test_facts_of_an_older_run_change_nothing():
     cluster = Cluster(node("a"))
-    job_id = running(cluster, spec(retry=pb.RetryPolicy(retries_max=1)))
+    job_id = cluster.running(spec(retry=pb.RetryPolicy(retries_max=1)))
     old = cluster.held(job_id)
     cluster.finish(job_id, 1)
     cluster.start(job_id)
@@ -109,7 +101,7 @@ def test_facts_of_an_older_run_change_nothing():
 
 def test_progress_and_checkpoints_become_the_job_s_own_events():
     cluster = Cluster(node("a"))
-    job_id = running(cluster)
+    job_id = cluster.running()
     held = cluster.held(job_id)
     for epoch in (1, 2, 3):
         cluster.tell_books(
