@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 from .archive import Flaw, Manifest, fetch, latest, listed
@@ -33,7 +34,7 @@ class Cold:
         flaws = {one.first_offset: one for one in found if isinstance(one, Flaw)}
         ranges = [*whole, *(flaw for begin, flaw in flaws.items() if begin not in begins)]
         ranges.sort(key=lambda one: one.first_offset)
-        for one, following in zip(ranges, [*ranges[1:], None], strict=True):
+        for one, following in zip_longest(ranges, ranges[1:]):
             if 0 <= offset <= one.first_offset:
                 return
             if isinstance(one, Flaw):
