@@ -216,7 +216,7 @@ def make_room(
         return None
     _, _, _, room, victims = min(options, key=lambda option: option[:3])
     for victim in victims:
-        room.vacate(victim)
+        room.vacate(victim.job_id)
         found.preempted.append((victim, job))
     return room
 

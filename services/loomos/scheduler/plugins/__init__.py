@@ -53,10 +53,10 @@ class Room:
         """A job will be placed here when those who leave have left."""
         take(self.future, self.future_gpus, need)
 
-    def vacate(self, job: Job) -> None:
+    def vacate(self, job_id: str) -> None:
         """A job was told to leave: what it has counts as free soon."""
-        self.leaving.add(job.job_id)
-        claim = self.node.claims[job.job_id]
+        self.leaving.add(job_id)
+        claim = self.node.claims[job_id]
         for index, amount in enumerate(claim.amounts):
             self.future[index] += amount
         for kind in claim_kinds(self.node, claim.gpu_uuids):
@@ -107,13 +107,9 @@ def open_room(node: Node) -> Room:
     unnamed = sum(claim.gpus for claim in node.claims.values() if not claim.gpu_uuids)
     draw(gpus, sorted(gpus), unnamed)
     room = Room(node, free, list(free), gpus, dict(gpus))
-    for claim in node.claims.values():
+    for job_id, claim in node.claims.items():
         if claim.leaving:
-            for index, amount in enumerate(claim.amounts):
-                room.future[index] += amount
-            for kind in claim_kinds(node, claim.gpu_uuids):
-                room.future_gpus[kind] = room.future_gpus.get(kind, 0) + 1
-            room.leaving.add(claim.job_id)
+            room.vacate(job_id)
     return room
 
 

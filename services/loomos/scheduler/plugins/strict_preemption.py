@@ -30,7 +30,7 @@ def victims(job: Job, room: Room, jobs: dict[str, Job], at_us: int) -> list[Job]
     for one in candidates:
         if trial.fits_soon(job.need):
             break
-        trial.vacate(one)
+        trial.vacate(one.job_id)
         chosen.append(one)
     if not trial.fits_soon(job.need):
         return None
@@ -55,7 +55,7 @@ def needed(job: Job, room: Room, chosen: list[Job]) -> list[Job]:
         trial = copy(room)
         for other in kept:
             if other is not one:
-                trial.vacate(other)
+                trial.vacate(other.job_id)
         if trial.fits_soon(job.need):
             kept.remove(one)
     return kept
