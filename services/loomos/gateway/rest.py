@@ -100,16 +100,7 @@ class Rest:
 
     async def called(self, binding: Binding, request: Request, correlation_id: str) -> Response:
         """Make the RPC that a request asks for, and answer what it answers."""
-        address = request.client.host if request.client else "nowhere"
-        bearer = await self.identities.bearer(
-            request.headers.getlist("authorization"),
-            request.headers.getlist("x-api-key"),
-            address,
-        )
-        if not bearer:
-            if not binding.route.anonymous:
-                raise Failure("UNAUTHENTICATED", "send Authorization: Bearer … or X-API-Key")
-            self.strangers.take(address)
+        bearer = await self.bearer(request, binding.route.anonymous)
         after, query = positions_in(request, binding)
         as_of, query = moment_in(query, binding)
         body = await body_of(request)
@@ -148,6 +139,19 @@ class Rest:
             )
         return answered(binding, answer, correlation_id)
 
+    async def bearer(self, request: Request, anonymous: bool) -> str:
+        """The token of a call, "" for a stranger, who is let in slowly and by few doors."""
+        address = request.client.host if request.client else "nowhere"
+        headers = request.headers
+        bearer = await self.identities.bearer(
+            headers.getlist("authorization"), headers.getlist("x-api-key"), address
+        )
+        if not bearer:
+            if not anonymous:
+                raise Failure("UNAUTHENTICATED", "send Authorization: Bearer … or X-API-Key")
+            self.strangers.take(address)
+        return bearer
+
     async def poured(
         self,
         binding: Binding,
@@ -174,15 +178,8 @@ class Rest:
 
     async def tlog(self, request: Request) -> Response:
         """A file of a hash tree."""
-        address = request.client.host if request.client else "nowhere"
         try:
-            bearer = await self.identities.bearer(
-                request.headers.getlist("authorization"),
-                request.headers.getlist("x-api-key"),
-                address,
-            )
-            if not bearer:
-                self.strangers.take(address)
+            bearer = await self.bearer(request, anonymous=True)
             return await tlog.tree_file(request, self.client, bearer)
         except Exception as error:  # noqa: BLE001 - the last fence: nothing else answers
             correlation_id = new_command_id()
