@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 from tests.appending import append
@@ -119,3 +120,37 @@ async def test_what_is_projected_during_the_swap_is_not_lost(
     (compared,) = await rebuild(SERVICE, bus, store)
     assert compared.live == compared.rebuilt
     assert compared.rows == number + 1
+
+
+async def beside(store) -> list[tuple]:
+    return await run(store, "SELECT FROM pg_namespace WHERE nspname = 'checkpoint__rebuild'")
+
+
+async def test_what_ends_early_leaves_the_live_tables_and_nothing_beside_them(
+    store, bus, topic, writer, note, projector
+):
+    await tell(projector, writer, topic, [note("a", n, "x") for n in range(1, 41)])
+    failing = dataclasses.replace(SERVICE, project=unable)
+    with pytest.raises(ZeroDivisionError):
+        await rebuild(failing, bus, store, replace=True)
+    assert await beside(store) == []
+    await run(store, "DELETE FROM notes WHERE number = 7")
+    with pytest.raises(Mismatch):
+        await rebuild(SERVICE, bus, store, swap=True)
+    assert await beside(store) == []
+    assert await run(store, "SELECT count(*) FROM notes") == [(39,)]
+
+
+def unable(recorded: Recorded) -> list[Statement]:
+    return project(recorded) if recorded.version < 30 else [1 // 0]
+
+
+async def test_rebuilds_of_one_service_wait_for_each_other(
+    store, bus, topic, writer, note, projector
+):
+    await tell(projector, writer, topic, [note("a", n, "x") for n in range(1, 41)])
+    found = await asyncio.gather(
+        rebuild(SERVICE, bus, store, swap=True), rebuild(SERVICE, bus, store)
+    )
+    assert {(one.rows, one.live) for (one,) in found} == {(40, found[0][0].rebuilt)}
+    assert await run(store, "SELECT count(*) FROM notes") == [(40,)]
