@@ -63,7 +63,7 @@ async def test_a_command_that_changes_nothing_leaves_a_trace(bus, topic):
 async def test_a_foreign_tenants_resource_is_answered_like_an_unknown_one(bus, topic):
     async with running(bus, topic) as commander:
         answer = await commander.submit(entry("foreign"))
-        assert (answer.code, answer.message) == ("NOT_FOUND", "no node_id 'foreign'")
+        assert (answer.code, answer.message) == ("NOT_FOUND", "no node 'foreign'")
 
 
 async def test_refusals_of_one_caller_are_limited(bus, topic):

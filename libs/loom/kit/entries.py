@@ -105,11 +105,16 @@ def unknown_subject(request: Message, resource: Resource | None = None) -> Rejec
         # What names the resource outright is the id that is unknown, e.g. a new job's project.
         for name in names:
             if getattr(request, name) == resource.id:
-                return Rejected(Code.NOT_FOUND, f"no {name} {resource.id!r}", name)
+                return Rejected(Code.NOT_FOUND, f"no {said(name)} {resource.id!r}", name)
     subject = subject_of(request)
     if not subject and resource is not None:
         return Rejected(Code.NOT_FOUND, f"no {resource.kind} {resource.id!r}")
-    return Rejected(Code.NOT_FOUND, f"no {names[0]} {subject!r}", names[0])
+    return Rejected(Code.NOT_FOUND, f"no {said(names[0])} {subject!r}", names[0])
+
+
+def said(field: str) -> str:
+    """What a field holds the id of, in words: `project_id` → `project`."""
+    return field.removesuffix("_id").replace("_", " ")
 
 
 def tenant_of(resource: Resource) -> str:
