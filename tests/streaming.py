@@ -11,9 +11,9 @@ import httpx
 from tests.conftest import Platform
 from tests.doors import PASSWORD, Doors, Person
 
-__all__ = ["Collected", "Streams", "event", "numbered", "until"]
+__all__ = ["Collected", "Streams", "event", "numbered", "refused", "shown", "until"]
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Streams(Doors):
@@ -114,6 +114,25 @@ def until(true: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.02)
     return found
+
+
+def shown(person: Person, path: str, name: str) -> None:
+    """Wait until streams show an event: an append is confirmed before they have read it."""
+    params = {"types": "test.", "start": "STREAM_START_BEGINNING", "until_live": "true"}
+
+    def there() -> bool:
+        reader = Collected(person, path, **params)
+        assert reader.done.wait(PATIENCE_SECONDS)
+        return name in reader.own_ids
+
+    until(there)
+
+
+def refused(answer: httpx.Response) -> dict[str, Any]:
+    """Why a stream was refused: the status says it or, where it came late, the last line."""
+    told = json.loads(answer.text.splitlines()[-1])
+    assert answer.is_error or "error" in told, answer.text
+    return told.get("error", told)
 
 
 def event(name: str, payload: dict[str, Any], stream: str = "", **more: Any) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def consumed(own: str, shell: Any, limit: int) -> Any:
 
 async def given(flows):
     """The next deliveries."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (flow := await anext(flows)).deliveries:
             pass
     return list(flow.deliveries)
@@ -120,6 +120,14 @@ async def test_a_partition_that_is_claimed_anew_breaks_no_delivery(
     fresh_log, fresh_database, settings, monkeypatch
 ):
     monkeypatch.setattr(delivery, "LOOK_S", 0.01)
+    looks = []
+    look = delivery.Dispatcher._look
+
+    async def counted(dispatcher):
+        await look(dispatcher)
+        looks.append(dispatcher)
+
+    monkeypatch.setattr(delivery.Dispatcher, "_look", counted)
     async with two_services(settings) as (data, loomdb):
         own = await subscription(loomdb)
         await append(data, 2)
@@ -130,7 +138,7 @@ async def test_a_partition_that_is_claimed_anew_breaks_no_delivery(
                 taken.extend(flow.deliveries)
 
         async def came(count):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(taken) < count and not reading.done():
                     await asyncio.sleep(0.01)
             assert len(taken) == count, reading
@@ -140,8 +148,12 @@ async def test_a_partition_that_is_claimed_anew_breaks_no_delivery(
             await came(2)
             commander: Any = loomdb.ownership.commanders[0]
             commander.serving.clear()
-            # Its owner looks many times meanwhile.
-            await asyncio.sleep(0.5)
+            before = len(looks)
+
+            async def looked():
+                return len(looks) > before + 2
+
+            await eventually(looked)
             assert await settled(own, loomdb, taken) == 2
             commander.serving.set()
             await append(data, 2, "later")

@@ -4,11 +4,11 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-from tests.streaming import Collected, Streams, event, numbered, until
+from tests.doors import PASSWORD, Person
+from tests.streaming import Collected, Streams, event, numbered, refused, shown, until
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}, "fill": {"type": "string"}}}
 STREAM = "/api/v1/organisations/{}/event-stream"
@@ -45,8 +45,8 @@ def test_catching_up_meets_what_comes_without_gap_or_double(streams):
     appending.join()
     expected += streams.append(eng, "acme", list(numbered("after", 100)))
     for reader in readers:
-        until(lambda reader=reader: len(reader.events) >= 900)
-        assert reader.own_ids == expected
+        until(lambda reader=reader: expected[-1] in reader.own_ids)
+        assert reader.own_ids[-len(expected) :] == expected
         reader.close()
 
 
@@ -66,7 +66,7 @@ def test_a_stream_goes_on_behind_a_cursor_a_time_and_an_event(streams):
         {"from_us": first.events[at + 1]["at_us"]},
     ):
         later = Collected(eng, STREAM.format("acme"), types="test.", until_live="true", **begin)
-        assert later.done.wait(20)
+        assert later.done.wait(60)
         assert later.own_ids[-2:] == ["cursor-3", "cursor-4"], begin
     first.close()
 
@@ -74,6 +74,7 @@ def test_a_stream_goes_on_behind_a_cursor_a_time_and_an_event(streams):
 def test_server_sent_events_go_on_behind_the_last_id(streams):
     eng = streams.people["eng@acme"]
     streams.append(eng, "acme", list(numbered("sse", 3)))
+    shown(eng, STREAM.format("acme"), "sse-2")
     params = {"types": "test.", "start": "STREAM_START_BEGINNING", "until_live": "true"}
 
     def read(**headers: str) -> list[tuple[str, str]]:
@@ -104,6 +105,7 @@ def test_filters_are_asked_where_the_events_are(streams):
         event("f-3", {"n": 3}, context={"user_id": "ann"}),
     ]
     streams.append(eng, "acme", told)
+    shown(eng, STREAM.format("acme"), "f-3")
 
     def found(*where: str, **more: object) -> list[str]:
         reader = Collected(
@@ -115,7 +117,7 @@ def test_filters_are_asked_where_the_events_are(streams):
             until_live="true",
             **more,
         )
-        assert reader.done.wait(20) and reader.error is None, reader.error
+        assert reader.done.wait(60) and reader.error is None, reader.error
         return [name for name in reader.own_ids if name.startswith("f-")]
 
     assert found("tags contains gpu") == ["f-1"]
@@ -147,6 +149,7 @@ def test_what_a_caller_may_not_see_is_left_out_silently(streams):
     eng, boss = streams.people["eng@acme"], streams.people["boss@acme"]
     secret = event("secret-1", {"n": 1}, security={"data_classification": "phi"})
     streams.append(eng, "acme", [secret, event("open-1", {"n": 2})])
+    shown(eng, STREAM.format("acme"), "open-1")
     seen = {}
     for who, person, whose in (
         ("boss", boss, "acme"),
@@ -157,7 +160,7 @@ def test_what_a_caller_may_not_see_is_left_out_silently(streams):
         reader = Collected(
             person, STREAM.format(whose), start="STREAM_START_BEGINNING", until_live="true"
         )
-        assert reader.done.wait(20) and reader.error is None, reader.error
+        assert reader.done.wait(60) and reader.error is None, reader.error
         seen[who] = reader.events
     names = {
         who: {e["payload"].get("event_id") for e in events if e["type"].startswith("test.")}
@@ -174,20 +177,17 @@ def test_what_a_caller_may_not_see_is_left_out_silently(streams):
 
 def test_withdrawn_rights_end_a_stream(streams):
     grant = {"role": "USER_ROLE_VIEWER", "scope_id": "acme"}
-    told = {"user_name": "gone", "password": "correct horse battery staple", "roles": [grant]}
+    told = {"user_name": "gone", "password": PASSWORD, "roles": [grant]}
     streams.command(streams.root, "/api/v1/users", organisation_id="acme", **told)
-    from tests.doors import Person
-
     gone = Person(streams, "acme", "gone")
     reader = Collected(gone, STREAM.format("acme"), types="test.")
     until(lambda: any(one["live"] for one in reader.messages))
     user = gone.principal.removeprefix("user:")
     answer = streams.root.post(f"/api/v1/users/{user}/suspend", {"reason": "left"})
     assert answer.is_success, answer.text
-    streams.append(streams.people["eng@acme"], "acme", [event("unseen", {"n": 1})])
-    assert reader.done.wait(20)
+    # Nothing else happens: no event need come for it to end.
+    assert reader.done.wait(60)
     assert reader.error is not None and reader.error["code"] == "PERMISSION_DENIED"
-    assert "unseen" not in reader.own_ids
 
 
 def test_a_stuck_reader_harms_nobody(streams):
@@ -206,9 +206,8 @@ def test_a_stuck_reader_harms_nobody(streams):
         ]
         # The stuck one goes on where it was once it reads again.
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_048_576)
-        stuck.settimeout(20)
         seen = b""
-        while b"big-299" not in seen[-100_000:]:
+        while b"big-299" not in seen[-100_000:] or seen.count(b'"event_id":"big-') < 300:
             part = stuck.recv(1_000_000)
             assert part, "the stream of the stuck reader ended"
             seen += part
@@ -219,7 +218,7 @@ def test_a_stuck_reader_harms_nobody(streams):
 
 
 def stuck_reader(streams: Streams, token: str) -> ssl.SSLSocket:
-    """A stream that was asked for and that nobody reads."""
+    """A stream that became live and that nobody reads any further."""
     host, _, port = streams.address.partition(":")
     trust = ssl.create_default_context(
         cafile=str(streams.by_name["gateway"].settings.ca_certificate)
@@ -232,8 +231,13 @@ def stuck_reader(streams: Streams, token: str) -> ssl.SSLSocket:
         f"GET {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n"
         "accept: application/x-ndjson\r\n\r\n".encode()
     )
-    assert b"200" in own.recv(64)
-    time.sleep(0.5)
+    own.settimeout(60)
+    seen = b""
+    # Its place is known then: what is appended from now on is for it too.
+    while b'"live":true' not in seen:
+        part = own.recv(4096)
+        assert part, seen
+        seen += part
     return own
 
 
@@ -258,8 +262,7 @@ def stuck_reader(streams: Streams, token: str) -> ssl.SSLSocket:
 )
 def test_malformed_wishes_are_refused(streams, params):
     answer = streams.people["eng@acme"].http.get(STREAM.format("acme"), params=params)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["code"] == "INVALID_ARGUMENT"
+    assert refused(answer)["code"] == "INVALID_ARGUMENT", answer.text
 
 
 def test_deep_and_wide_filters_are_refused(streams):
@@ -271,6 +274,6 @@ def test_deep_and_wide_filters_are_refused(streams):
     wide = {"all_of": [{"conditions": [condition] * 60}, {"conditions": [condition] * 60}]}
     for filter_ in (deep, wide, {"conditions": [condition | {"path": "a" * 600}]}):
         answer = eng.post(STREAM.format("acme"), {"filter": filter_})
-        assert answer.status_code == 400, answer.text
+        assert refused(answer)["code"] == "INVALID_ARGUMENT", answer.text
     unknown = eng.http.get(STREAM.format("acme"), params={"from_event_id": "0123456789abcdef.1"})
-    assert unknown.status_code == 404
+    assert refused(unknown)["code"] == "NOT_FOUND", unknown.text

@@ -15,7 +15,7 @@ from loomos.loomdb import query
 from loomos.loomdb.decide.keys import blocking
 from loomos.loomdb.state import Trail, initial
 
-__all__ = ["answered", "events_in", "key_ids", "newest_key", "revealed"]
+__all__ = ["answered", "events_in", "key_ids", "may_be_sealed", "newest_key", "revealed"]
 
 PAGE = 100
 

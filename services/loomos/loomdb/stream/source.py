@@ -6,6 +6,8 @@
 """
 
 import asyncio
+import contextlib
+import itertools
 from typing import Any
 
 from loomos.loomdb import cursor as cursors
@@ -15,7 +17,7 @@ from loomos.loomdb.filter import Selection
 from loomos.loomdb.query.place import AWAY, projected, rows_between
 from loomos.loomdb.sight import Seeing, Sight
 from loomos.loomdb.state import PLATFORM
-from loomos.loomdb.stream.tail import Tail
+from loomos.loomdb.stream.tail import TICK_S, Tail
 
 __all__ = ["Source"]
 
@@ -31,7 +33,8 @@ class Source:
     def __init__(
         self, shell: Any, tail: Tail, selection: Selection, rights: Seeing, vector: Vector
     ) -> None:
-        self.vector = dict(vector)
+        self.vector = vector
+        """The reader's place; it is replaced and never changed."""
         self.live = False
         """True where all that the tail held was passed."""
         self._shell = shell
@@ -42,6 +45,10 @@ class Source:
         """Whether the next `take` may find something without waiting."""
         self._next = -1
         """The number of the next entry of the tail; -1 while the index is read."""
+        self._within = False
+        """Whether all that is before the place was read by the tail or lies before its floor."""
+        self._changed = tail.changed
+        """What tells that the tail moved since this reader looked last."""
 
     @property
     def sight(self) -> Sight | None:
@@ -56,11 +63,20 @@ class Source:
 
     async def wait(self, seconds: float) -> None:
         """Wait until there may be more, so long at most; others get their turn in any case."""
+        changed = self._changed
         if self.more or not seconds:
             await asyncio.sleep(0)
-        else:
+        elif self._next < 0:
             # The index does not tell when it moves.
-            await self._tail.moved(seconds if self._next >= 0 else min(seconds, INDEX_S))
+            await asyncio.sleep(min(seconds, INDEX_S))
+        elif changed.is_set():
+            await asyncio.sleep(0)
+        elif seconds >= TICK_S:
+            await changed.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await changed.wait()
 
     async def seen(self, found: list[Entry], before: Sight | None) -> list[Entry]:
         """Of what was taken since then, what the reader may still see."""
@@ -74,37 +90,43 @@ class Source:
     @property
     def cursor(self) -> str:
         """The reader's place as text."""
-        return cursors.text_of(self.vector, self._tail.incarnations)
+        return self._tail.cursor_of(self.vector)
 
     async def take(self, limit: int) -> list[Entry]:
         """The next events that fit, so many at most; none where there is nothing new now."""
-        sight = self.sight
+        sight, self._changed = self.sight, self._tail.changed
         if sight is None:
             self.more = False
             return []
         if self._next < self._tail.first:
             self._next = self._tail.first if self._tail.covers(self.vector) else -1
         if self._next < 0:
-            self.live = False
+            self.live = self._within = False
             return await self._from_index(limit, sight)
         return self._from_tail(limit, sight)
 
     def _from_tail(self, limit: int, sight: Sight) -> list[Entry]:
         found: list[Entry] = []
-        entries, vector, selection = self._tail.entries, self.vector, self._selection
-        begin = self._next - self._tail.first
-        for at in range(begin, min(len(entries), begin + SCAN_MAX)):
-            entry = entries[at]
-            self._next += 1
-            if entry.offset < vector.get(entry.place, 0):
-                continue
-            vector[entry.place] = entry.offset + 1
-            if entry.fits(selection, sight):
+        tail, vector, selection = self._tail, self.vector, self._selection
+        begin = self._next - tail.first
+        end = min(len(tail.entries), begin + SCAN_MAX)
+        for at in range(begin, end):
+            entry = tail.entries[at]
+            if entry.offset >= vector.get(entry.place, 0) and entry.fits(selection, sight):
                 found.append(entry)
                 if len(found) == limit:
+                    end = at + 1
                     break
-        self.live = self._next == self._tail.end
+        self._next = tail.first + end
+        self.live = self._next == tail.end
         self.more = not self.live
+        self._within = self._within or within(vector, tail.passed)
+        if self.live and self._within:
+            self.vector = tail.passed
+        else:
+            looked_at = itertools.islice(tail.entries, begin, end)
+            behind = {entry.place: entry.offset + 1 for entry in looked_at}
+            self.vector = cursors.later(vector, behind)
         return found
 
     async def _from_index(self, limit: int, sight: Sight) -> list[Entry]:
@@ -117,9 +139,15 @@ class Source:
         except AWAY:
             self.more = False
             return []
-        for row in rows:
-            self.vector[row["topic"], row["partition"]] = row["record_offset"] + 1
+        self.vector = self.vector | {
+            (row["topic"], row["partition"]): row["record_offset"] + 1 for row in rows
+        }
         if len(rows) < min(limit, PAGE):
             self.vector = cursors.later(self.vector, ends)
         self.more = bool(rows) or self._tail.covers(self.vector)
         return [entry for entry in map(Entry.of_row, rows) if entry.fits(self._selection, sight)]
+
+
+def within(vector: Vector, other: Vector) -> bool:
+    """Whether one place is nowhere ahead of another."""
+    return all(other.get(place, 0) >= offset for place, offset in vector.items())

@@ -2,17 +2,20 @@
 
 1. A reader is asked by the transport for its next answer when the last one has left: flow control
    pauses who is slow, who then costs one answer and his place, and harms nobody.
-2. Each stream is recorded in the trail of reads before its first event; an hour of coming and going
+2. Readers who are told the same at the same time are given one answer, matched to each one's own
+   rights before; what is sealed, or lifted to newer versions, is made for its reader alone.
+3. Each stream is recorded in the trail of reads before its first event; an hour of coming and going
    with the same question leaves few records.
-3. Streams end after a while, so that their caller proves again who he is.
+4. Streams end after a while, so that their caller proves again who he is.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -38,16 +41,30 @@ BATCH = 100
 STREAM_S_MAX = 900.0
 QUIET_S = 10.0
 AGAIN_S = 600.0
+FILL_S = 0.02
 STREAMS_MAX = 1000
 STREAMS_EACH_MAX = 100
 
 
+class Answer:
+    """What readers are told; never changed once one of them has it."""
+
+    __slots__ = ("__weakref__", "flow")
+
+    def __init__(self, flow: pb.EventFlow) -> None:
+        self.flow = flow
+
+
 class Open:
-    """The streams of one process, and which of them were recorded lately."""
+    """The streams of one process, which of them were recorded lately, and what they are told."""
 
     def __init__(self) -> None:
         self.by_principal: Counter[str] = Counter()
         self.recorded: dict[tuple[str, str, str, str], float] = {}
+        self.answers: WeakValueDictionary[tuple[tuple[Entry, ...], str, bool], Answer] = (
+            WeakValueDictionary()
+        )
+        """Those that some reader is being given: who is told the same is given the same."""
 
 
 OPEN: WeakKeyDictionary[Any, Open] = WeakKeyDictionary()
@@ -73,28 +90,44 @@ async def subscribe(
         source = Source(shell, tail, asked, rights, vector)
         ends_at = time.monotonic() + STREAM_S_MAX
         yield pb.EventFlow(cursor=source.cursor)
-        async for flow in flows(source, request):
-            await shown(flow, request.upcast, caller, shell)
-            yield flow
+        async for answer in answers(source, request, caller, shell):
+            yield answer.flow
             if time.monotonic() > ends_at:
                 raise Failure("UNAVAILABLE", "the stream is old: go on from its cursor")
 
 
-async def flows(source: Source, request: pb.SubscribeRequest) -> AsyncIterator[pb.EventFlow]:
+async def answers(
+    source: Source, request: pb.SubscribeRequest, caller: Caller, shell: "Shell"
+) -> AsyncIterator[Answer]:
     """Answers for ever, each as full as its reader wants to wait for."""
     told_at, live = time.monotonic(), False
     while True:
         limit, flush_s = request.batch_size or BATCH, request.flush_ms / 1000
-        found = await gathered(source, limit, flush_s, live)
-        if source.blind:
+        found = await gathered(source, limit, flush_s)
+        if not found and source.blind:
             raise Failure("PERMISSION_DENIED", "there is nothing that you may see any more")
         came_live, live = source.live and not live, source.live
         if found or came_live or time.monotonic() - told_at > QUIET_S:
             told_at = time.monotonic()
-            events = [entry.event for entry in found]
-            yield pb.EventFlow(events=events, cursor=source.cursor, live=live)
+            yield await answered(found, source.cursor, live, request.upcast, caller, shell)
             if live and request.until_live:
                 return
+
+
+async def answered(
+    found: list[Entry], cursor: str, live: bool, upcast: bool, caller: Caller, shell: "Shell"
+) -> Answer:
+    """The answer that tells of these events: one for all, where no reader's eyes matter for it."""
+    shared, key = opened(shell).answers, (tuple(found), cursor, live)
+    answer = None if upcast else shared.get(key)
+    if answer is None:
+        events = [entry.event for entry in found]
+        answer = Answer(pb.EventFlow(events=events, cursor=cursor, live=live))
+        if upcast or any(map(reveal.may_be_sealed, events)):
+            await shown(answer.flow, upcast, caller, shell)
+        else:
+            shared[key] = answer
+    return answer
 
 
 async def shown(flow: Message, upcast: bool, caller: Caller, shell: "Shell") -> None:
@@ -105,21 +138,17 @@ async def shown(flow: Message, upcast: bool, caller: Caller, shell: "Shell") -> 
             await lifted(events, db)
 
 
-async def gathered(source: Source, limit: int, flush_s: float, live: bool) -> list[Entry]:
-    """The next events: those that are there, or that come within a while.
-
-    None at once where the reader has just become live, which he is told.
-    """
-    await source.wait(0)
+async def gathered(source: Source, limit: int, flush_s: float) -> list[Entry]:
+    """The next events: those that are there, or that come within a while."""
+    await source.wait(QUIET_S)
     sight = source.sight
     found = await source.take(limit)
-    if not found and not source.more and source.live == live:
-        await source.wait(QUIET_S)
-        found = await source.take(limit)
-    deadline = time.monotonic() + flush_s
-    while found and len(found) < limit and (left := deadline - time.monotonic()) > 0:
-        await source.wait(left)
-        found += await source.take(limit - len(found))
+    if found and flush_s:
+        deadline = time.monotonic() + flush_s
+        while len(found) < limit and (left := deadline - time.monotonic()) > 0:
+            # Not woken by each event: who fills his answers wants few of them.
+            await asyncio.sleep(min(left, FILL_S))
+            found += await source.take(limit - len(found))
     # Rights may have been withdrawn while the answer was filled.
     return await source.seen(found, sight)
 

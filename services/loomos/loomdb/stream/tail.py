@@ -17,6 +17,7 @@ from loom.kit.errors import Failure
 from loom.log.judge import Base, Kind
 from loom.log.reader import IDLE_MS, Judged, LogAway, Reader
 from loom.log.topics import DECIDING
+from loomos.loomdb import cursor as cursors
 from loomos.loomdb.cursor import Place, Vector
 from loomos.loomdb.entry import Entry
 from loomos.loomdb.project.events import owner_of, speaks_for_itself
@@ -28,6 +29,7 @@ ENTRIES_MAX = 16_384
 BYTES_MAX = 64 * 2**20
 OWNERS_MAX = 100_000
 RETRY_S = 0.5
+TICK_S = 5.0
 READY_S = 30.0
 Stream = tuple[str, int, str]
 
@@ -43,9 +45,13 @@ class Tail:
         """Before this nothing is held any more."""
         self.head: Vector = {}
         """Up to here everything was read."""
+        self.passed: Vector = {}
+        """The place of who has passed all that is held. It is replaced and never changed: readers
+        who are at the end share it."""
         self.incarnations: dict[Place, int] = {}
         self.changed = asyncio.Event()
         self._shell = shell
+        self._cursor: tuple[Vector, str] = ({}, "")
         self._wanted = asyncio.Event()
         self._ready: set[Place] = set()
         self._bytes = 0
@@ -73,35 +79,42 @@ class Tail:
             vector.get(place, 0) >= offset for place, offset in self.floor.items()
         )
 
+    def cursor_of(self, vector: Vector) -> str:
+        """A reader's place as text; that of readers at the end is made once for all of them."""
+        if vector is not self.passed:
+            return cursors.text_of(vector, self.incarnations)
+        if self._cursor[0] is not vector:
+            self._cursor = vector, cursors.text_of(vector, self.incarnations)
+        return self._cursor[1]
+
     async def started(self) -> None:
         """Have it read, and wait for it to be at the log's end; raises Failure UNAVAILABLE."""
         self._wanted.set()
         try:
             async with asyncio.timeout(READY_S):
                 while not self.ready:
-                    await self.moved()
+                    await self.changed.wait()
         except TimeoutError as error:
             raise Failure("UNAVAILABLE", "the log's end is not reached yet: retry") from error
-
-    async def moved(self, seconds: float = READY_S) -> None:
-        """Wait until something was read, so long at most."""
-        changed = self.changed
-        try:
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        except TimeoutError:
-            return
 
     async def run(self) -> None:
         """Read for as long as the process lives, from the first wish on."""
         await self._wanted.wait()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tick())
             for place in self._places:
                 tasks.create_task(self._follow(place))
+
+    async def _tick(self) -> None:
+        """Wake who waits while nothing comes: one clock for all, and not a timer each."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._tell()
 
     async def _follow(self, place: Place) -> None:
         base = await self._index_at(place)
         self.floor[place] = self.head[place] = base.offset
+        self.passed = self.passed | {place: base.offset}
         log = self._shell.log.bind(topic=place[0], partition=place[1])
         while True:
             reader = Reader(self._shell.settings, *place, base)
@@ -147,6 +160,10 @@ class Tail:
         if records:
             self.head[place] = max(self.head[place], reader.next_offset)
             self.incarnations[place] = reader.judge.incarnation
+            # The index comes to this place: it stands behind valid records only.
+            last = events[-1][0].position.offset + 1 if events else 0
+            behind = max(self.passed[place], reader.base.offset, last)
+            self.passed = self.passed | {place: behind}
             self._shrink()
             self._tell()
 
