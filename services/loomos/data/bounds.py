@@ -158,6 +158,11 @@ def satisfiable(schema: dict[str, Any], path: str) -> None:
         if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
             refuse(path, f"contradicts itself: {low} {least} is above {high} {most}")
     between(schema, path)
+    none_fits = any(one is False for one in parts_of(schema, "allOf"))
+    for name in ("anyOf", "oneOf"):
+        none_fits |= name in schema and all(one is False for one in parts_of(schema, name))
+    if none_fits or schema.get("not") is True or schema.get("not") == {}:
+        refuse(path, "contradicts itself: nothing fits what allOf, anyOf, oneOf or not ask for")
     shared = wide(types)
     for one in parts_of(schema, "allOf"):
         given = one.get("type", types) if isinstance(one, dict) else types

@@ -327,6 +327,10 @@ def test_the_seeds_own_example_is_taken_as_it_stands():
         {"type": "string", "allOf": [{"type": "integer"}]},
         {"allOf": [{"type": "string"}, {"type": ["integer", "null"]}]},
         {"allOf": [{"type": [{}]}]},
+        {"allOf": [{"type": "string"}, False]},
+        {"anyOf": [False, False]},
+        {"not": {}},
+        {"not": True},
     ],
 )
 def test_bounds_and_types_that_leave_nothing_are_refused(schema):
