@@ -76,6 +76,7 @@ async def rebuild(
 
     Raises Mismatch naming the tables that differ when asked to swap; the live ones then stay. With
     `replace` the new tables go in place all the same: after damage, or when `project` was changed.
+    Two connections of the store are used at once.
     """
     new = f"{store.schema}__rebuild"
     async with store.connection() as connection:
