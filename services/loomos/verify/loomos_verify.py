@@ -76,10 +76,10 @@ def opened(path: Path) -> BinaryIO:
 def content(path: Path, bytes_max: int = NOTE_BYTES_MAX) -> bytes:
     """What is in a file that may have so many bytes."""
     with opened(path) as file:
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise Unusable(f"{path} has more than the {bytes_max} bytes that it may have")
-    return data
+        if file.seek(0, 2) > bytes_max:
+            raise Unusable(f"{path} has more than the {bytes_max} bytes that it may have")
+        file.seek(0)
+        return file.read(bytes_max)
 
 
 def text_of(path: Path) -> str:
@@ -542,16 +542,16 @@ def allowed_in(folder: Path, key: Key) -> Allowed:
         except RUBBISH as error:
             raise Unusable(f"{proof.name}: {error}") from error
         records = list(islice(records_in(path), 2))
-        if len(records) != 1:
-            raise Unusable(f"{path.name} holds {len(records) or 'no'} records, one is wanted")
-        for record in records:
-            if isinstance(record, str) or sha256(record.stored).digest() != leaf.digest:
-                raise Unusable(f"{path.name} is not the record that its proof is of")
-            if leaf.kind != EVENT or leaf.topic != sha256(b"loomos.loomdb").digest():
-                raise Unusable(f"{path.name} is no event of loomos.loomdb")
-            log, offsets, deletion = deletion_in(record.stored)
-            for offset in offsets:
-                allowed.setdefault(log, {}).setdefault(offset, deletion)
+        if len(records) != 1 or isinstance(records[0], str):
+            raise Unusable(f"{path.name} is not one record: it is not the record of its proof")
+        offset, time_ms, stored = records[0]
+        if (offset, time_ms, sha256(stored).digest()) != (leaf.offset, leaf.time_ms, leaf.digest):
+            raise Unusable(f"{path.name} is not the record that its proof is of")
+        if leaf.kind != EVENT or leaf.topic != sha256(b"loomos.loomdb").digest():
+            raise Unusable(f"{path.name} is no event of loomos.loomdb")
+        log, offsets, deletion = deletion_in(stored)
+        for one in offsets:
+            allowed.setdefault(log, {}).setdefault(one, deletion)
     return allowed
 
 
@@ -921,7 +921,8 @@ def verify_export(folder: Path, asked: argparse.Namespace, witnesses: list[Key])
     logs = about_in(folder / "export.json")
     key = Key.read(asked.key or str(folder / "notary.pub"))
     if not asked.key:
-        say(f"the key came with the export: compare it with yours: {key.name}+{key.id.hex()}")
+        line = text_of(folder / "notary.pub").strip()
+        say(f"the key came with the export; it proves nothing unless it is yours: {line}")
     kept = [Checkpoint.load(Path(name)) for name in asked.checkpoint]
     wrong, unusable, allowed = False, False, allowed_in(folder, key)
     for name in sorted(logs):

@@ -40,6 +40,16 @@ class Local:
 
 def deletion(tmp_path, signer, of, offsets, policy="rule *=1 days", topic="loomos.loomdb"):
     """An `archive.deleted` event as an export holds it: the packed record, and its proof."""
+    log = judged_deletion(of, offsets, policy)
+    notary, (note,) = sealed(tmp_path, topic, 0, judged(log), signer)
+    tree = Tiles(notary.folder, 2)
+    proof = Proof(tree.entry(1), 1, tuple(inclusion_proof(1, 2, tree.node)), note)
+    stored = stored_bytes(log[1].key, log[1].headers, log[1].value)
+    return Frame(1, log[1].time_ms, stored).pack(), proof.text()
+
+
+def judged_deletion(of, offsets, policy="rule *=1 days"):
+    """A log of loomdb's: a marker, and the event that a policy deleted these offsets."""
     event = loomdb_pb2.ArchiveDeleted(
         log_id="x", organisation_id="platform", topic=of[0], partition=of[1], offsets=offsets,
         policy=policy,
@@ -50,11 +60,7 @@ def deletion(tmp_path, signer, of, offsets, policy="rule *=1 days", topic="loomo
     before = sha256(digest(b"", log[0].headers, b"") + bytes(32)).digest()
     made = seal(drafted, Stamp(Kind.EVENT, 0, 1, b"c" * 16, 1, 1, 1, before))
     log[1] = log[1]._replace(key=made.key, value=made.value, headers=tuple(made.headers))
-    notary, (note,) = sealed(tmp_path, topic, 0, judged(log), signer)
-    tree = Tiles(notary.folder, 2)
-    proof = Proof(tree.entry(1), 1, tuple(inclusion_proof(1, 2, tree.node)), note)
-    stored = stored_bytes(log[1].key, log[1].headers, log[1].value)
-    return Frame(1, log[1].time_ms, stored).pack(), proof.text()
+    return log
 
 
 def sealed(folder, topic, partition, judged, signer=None, sizes=()):
