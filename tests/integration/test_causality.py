@@ -11,7 +11,7 @@ from loom.v1 import data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.main import SERVICE
 from loomos.loomdb.project import project
-from loomos.loomdb.query import get_event, get_story, walk_causes
+from loomos.loomdb.query import causality, get_event, get_story, walk_causes
 
 ROWS = (
     # id, cause, organisation
@@ -164,3 +164,13 @@ async def test_users_events_are_walked_by_their_own_ids(db):
     assert shape(await get_story(story, caller(), db)) == down
     with pytest.raises(Rejected, match="no event 'theirs'"):
         await walk_causes(asked("theirs"), caller(), db)
+
+
+async def test_a_walk_that_ends_at_a_bound_says_so(db, monkeypatch):
+    monkeypatch.setattr(causality, "WALK_S", 0.0)
+    late = await walk_causes(asked("submitted", effects=True), caller(), db)
+    assert (shape(late), late.complete) == ([(0, "submitted")], False)
+    monkeypatch.undo()
+    monkeypatch.setattr(causality, "ANSWER_BYTES_MAX", 1)
+    large = await walk_causes(asked("started"), caller(), db)
+    assert (shape(large), large.complete) == ([(0, "started")], False)

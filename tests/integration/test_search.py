@@ -11,7 +11,7 @@ from loom.kit.caller import Scope
 from loom.store import Store
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import condition_of, document, predicate
-from loomos.loomdb.query import analytics, search
+from loomos.loomdb.query import analytics, answers, get_story, list_events, search
 from loomos.loomdb.query.search import search_events
 
 CONDITIONS = (
@@ -229,3 +229,70 @@ async def test_a_question_without_an_answer_is_refused(db):
         with pytest.raises(Rejected) as refused:
             await analytics.analyze_events(request, caller(), db)
         assert refused.value.code == Code.INVALID_ARGUMENT
+
+
+async def paged(ask) -> list[list[str]]:
+    """The ids of all pages."""
+    pages, cursor = [], ""
+    while True:
+        page = await ask(cursor)
+        assert page.ByteSize() <= answers.ANSWER_BYTES_MAX + 100_000
+        pages.append(ids(page))
+        cursor = page.next_cursor
+        if not cursor:
+            return pages
+
+
+@pytest.mark.parametrize("limit", [0, 200])
+@pytest.mark.parametrize("where", [[], ["payload.kind = big"], ["payload.text contains x"]])
+async def test_a_page_ends_before_it_is_larger_than_a_message(db, limit, where):
+    big = {"kind": "big", "text": "x" * 250_000}
+    await put(db, *(appended(500 + at, big, type="data.big") for at in range(45)))
+    wanted = [f"acme-e{500 + at}.1" for at in range(45)]
+    for descending in (False, True):
+
+        async def searched(cursor, descending=descending):
+            more = {"limit": limit, "cursor": cursor, "descending": descending, "where": where}
+            return await found(db, types=["data.big"], **more)
+
+        pages = await paged(searched)
+        assert 4 <= len(pages) <= 5
+        told = [one for page in pages for one in page]
+        assert told == (wanted[::-1] if descending else wanted)
+
+    async def listed(cursor):
+        more = {"type_prefix": "data.big", "limit": limit, "cursor": cursor}
+        request = pb.ListEventsRequest(organisation_id="acme", **more)
+        return await list_events(request, caller(), db)
+
+    assert [one for page in await paged(listed) for one in page] == wanted
+    request = pb.GetStoryRequest(organisation_id="acme", correlation_id="story-0")
+    story = await get_story(request, caller(), db)
+    assert not story.complete
+    assert story.ByteSize() <= answers.ANSWER_BYTES_MAX + 100_000
+
+
+async def test_an_analysis_that_ends_at_a_bound_says_where(db, monkeypatch):
+    request = pb.AnalyzeEventsRequest(organisation_id="acme", group_by=["type"])
+    whole = await analytics.analyze_events(request, caller(), db)
+    assert (whole.complete, whole.stopped, whole.events) == (True, "", len(NASTY))
+    monkeypatch.setattr(analytics, "EVENTS_MAX", len(NASTY))
+    assert (await analytics.analyze_events(request, caller(), db)).complete
+    monkeypatch.setattr(analytics, "EVENTS_MAX", 4)
+    oldest = await analytics.analyze_events(request, caller(), db)
+    assert (oldest.complete, oldest.events) == (False, 4)
+    assert "oldest of 4 events" in oldest.stopped
+    # What does not fit is looked at, too.
+    rare = pb.AnalyzeEventsRequest(organisation_id="acme", where=["payload.n = 7.5"])
+    monkeypatch.setattr(analytics, "EVENTS_MAX", 3)
+    assert not (await analytics.analyze_events(request, caller(), db)).complete
+    assert (await analytics.analyze_events(rare, caller(), db)).complete
+    ranged = pb.AnalyzeEventsRequest(organisation_id="acme", where=["payload.n > 7.2"])
+    none = await analytics.analyze_events(ranged, caller(), db)
+    assert (none.complete, none.events) == (False, 0)
+    monkeypatch.setattr(analytics, "EVENTS_MAX", 200_000)
+    monkeypatch.setattr(analytics, "LOOK_S", 0.0)
+    monkeypatch.setattr(analytics, "CHUNK", 2)
+    late = await analytics.analyze_events(request, caller(), db)
+    assert (late.complete, late.events) == (False, 2)
+    assert "the oldest 2 events in 0 s" in late.stopped

@@ -15,7 +15,7 @@ from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.cursor import Place
 from loomos.loomdb.filter import Document, Selection, document
 from loomos.loomdb.project.events import as_told, content_of
-from loomos.loomdb.query.events import event_of
+from loomos.loomdb.query.answers import event_of
 from loomos.loomdb.sight import CLASSES, Sight, rank_of, users_rank
 
 __all__ = ["Entry"]

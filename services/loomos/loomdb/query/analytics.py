@@ -1,10 +1,13 @@
 """Analyses of the audit index: what events come to, by groups and spans of time.
 
-Postgres gives what is looked at of each event, oldest first and EVENTS_MAX at most; `figures`
-counts.
+1. Postgres gives what is looked at of each event, oldest first; `figures` counts. EVENTS_MAX events
+   or what is had in LOOK_S at most; an answer that ends there says so.
+2. Counting many events takes a thread, so that nobody else waits for it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import time
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, LiteralString, cast
 
@@ -16,9 +19,10 @@ from loom.kit.scratch import asked_at_us
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import figures
 from loomos.loomdb.filter import check_path
-from loomos.loomdb.query.search import asked_of, bounded
+from loomos.loomdb.query.events import bounded
+from loomos.loomdb.query.search import asked_of
 from loomos.loomdb.query.search_order import PLACE
-from loomos.loomdb.query.search_page import NARROW, PLAIN, Asked, all_of, fetched, fits
+from loomos.loomdb.query.search_page import NARROW, PLAIN, Asked, all_of, fits
 from loomos.loomdb.query.search_sql import NUMBERS, TEXTS, Values, jsonpath
 
 __all__ = ["analyze_events"]
@@ -26,7 +30,8 @@ __all__ = ["analyze_events"]
 EVENTS_MAX = 200_000
 GROUPS_MAX = 10_000
 TIME_MS = 5_000
-CHUNK = 2_000
+LOOK_S = 8.0
+CHUNK = 500
 INT64_MAX = 2**63 - 1
 Db = psycopg.AsyncConnection[Any]
 
@@ -39,8 +44,7 @@ async def analyze_events(
     asked = asked_of(request, caller, "AnalyzeEvents")
     await bounded(db, TIME_MS)
     try:
-        events = [event async for event in looked_at(request, asked, db)]
-        complete = not await more(asked, db)
+        events, stopped = await looked_at(request, asked, db)
     except psycopg.errors.QueryCanceled as late:
         told = f"the events were not found in {TIME_MS} ms: {NARROW}"
         raise Rejected(Code.FAILED_PRECONDITION, told, "filter") from late
@@ -51,23 +55,24 @@ async def analyze_events(
         request.begins,
         frozenset(request.ends),
     )
-    found = figures.summed(events, question)
+    found = await asyncio.to_thread(figures.summed, events, question)
     if len(found) > GROUPS_MAX:
         told = f"{len(found)} groups, at most {GROUPS_MAX}: group by less or give a longer bucket"
         raise Rejected(Code.FAILED_PRECONDITION, told, "group_by")
     answer = pb.EventAnalysis(
         groups=[group_of(key, found[key]) for key in sorted(found)],
         events=len(events),
-        complete=complete,
+        complete=not stopped,
     )
-    notes = [] if complete else [f"counted the oldest of {EVENTS_MAX} events only: {NARROW}"]
+    notes = [stopped] if stopped else []
     if odd := sum(one.odd_costs for one in found.values()):
         notes.append(f"{odd} events have a {request.cost} that is no amount: it counts as 0")
     if request.cost and events and not any(one.costs for one in found.values()):
         notes.append(f"none of the {len(events)} events says {request.cost}: name another cost")
     if request.projection_months:
         end_us = min(await asked_at_us(db), request.to_us or INT64_MAX)
-        answer.projections.extend(ahead(events, request.projection_months, end_us))
+        months = request.projection_months
+        answer.projections.extend(await asyncio.to_thread(ahead, events, months, end_us))
         if not answer.projections:
             notes.append(f"nothing is projected from fewer than {figures.MONTHS_MIN} whole months")
     answer.stopped = "; ".join(notes)
@@ -101,26 +106,40 @@ def path_of(path: str, field: str) -> str:
 
 async def looked_at(
     request: pb.AnalyzeEventsRequest, asked: Asked, db: Db
-) -> AsyncIterator[figures.Event]:
-    """What is counted of each event that fits, oldest first."""
-    values = asked.values
+) -> tuple[list[figures.Event], str]:
+    """What is counted of each event that fits, oldest first, and at what bound that ended."""
+    values, order = asked.values, ", ".join(PLACE)
     wanted = [*request.group_by, request.outcome, request.cost]
     cells = [f"{at(path, values)} AS c{place}" for place, path in enumerate(wanted)]
-    columns = f"at_us, type, {request.span or 'stream'} AS span, {', '.join(cells)}"
+    columns = f"number, at_us, type, {request.span or 'stream'} AS span, {', '.join(cells)}"
     if asked.holds is not None:
         columns += f", {PLAIN}, search ->> 'classification' AS classification"
+    # One more than is counted says that there is more, whether it fits or not.
     text = (
-        f"SELECT {columns} FROM (SELECT {PLAIN}, search FROM audit_events "  # noqa: S608 - constants and parameters
-        f"WHERE {all_of([*asked.scope, *asked.found])} ORDER BY {', '.join(PLACE)} "
-        f"LIMIT {EVENTS_MAX:d}) AS e WHERE {all_of(asked.rest)} ORDER BY {', '.join(PLACE)}"
+        f"SELECT {columns} FROM (SELECT {PLAIN}, search, row_number() OVER (ORDER BY {order}) "  # noqa: S608 - constants and parameters
+        f"AS number FROM audit_events WHERE {all_of([*asked.scope, *asked.found])} "
+        f"ORDER BY {order} LIMIT {EVENTS_MAX + 1:d}) AS e "
+        f"WHERE {all_of(asked.rest)} OR number > {EVENTS_MAX:d} ORDER BY {order}"
     )
-    groups = len(request.group_by)
+    groups, until = len(request.group_by), time.monotonic() + LOOK_S
+    events: list[figures.Event] = []
     async with db.cursor("analysis") as cursor:
-        cursor.itersize = CHUNK
         await cursor.execute(cast(LiteralString, text), values.given)
-        async for row in cursor:
-            if asked.holds is None or fits(row, asked.holds):
-                yield event_in(row, groups)
+        while rows := await cursor.fetchmany(CHUNK):
+            if rows[-1]["number"] > EVENTS_MAX:
+                rows.pop()
+                stopped = f"counted the oldest of {EVENTS_MAX} events only: {NARROW}"
+            elif time.monotonic() > until:
+                stopped = (
+                    f"counted the oldest {rows[-1]['number']} events in {LOOK_S:g} s: {NARROW}"
+                )
+            else:
+                stopped = ""
+            holds = asked.holds
+            events += [event_in(row, groups) for row in rows if holds is None or fits(row, holds)]
+            if stopped:
+                return events, stopped
+    return events, ""
 
 
 def at(path: str, values: Values) -> str:
@@ -138,13 +157,6 @@ def event_in(row: dict[str, Any], groups: int) -> figures.Event:
     keys = tuple(row[f"c{place}"] or "" for place in range(groups))
     outcome, cost = row[f"c{groups}"], row[f"c{groups + 1}"]
     return figures.Event(row["at_us"], row["type"], row["span"], keys, outcome, cost)
-
-
-async def more(asked: Asked, db: Db) -> bool:
-    """Whether there are more events than are looked at."""
-    where = all_of([*asked.scope, *asked.found])
-    text = f"SELECT 1 FROM audit_events WHERE {where} ORDER BY {', '.join(PLACE)}"  # noqa: S608 - constants and parameters
-    return bool(await fetched(f"{text} OFFSET {EVENTS_MAX:d} LIMIT 1", asked.values, db))
 
 
 def group_of(key: figures.Group, found: figures.Figures) -> pb.EventGroup:

@@ -4,9 +4,11 @@
    its own organisation gave; its effects name it as theirs.
 2. A walk goes over events of the caller's own and of the platform itself; it ends at anybody
    else's, as if they were not there.
-3. Each walk is bounded in steps and in events, and says when it ended at a bound.
+3. Each walk is bounded in steps, in events, in time and by what an answer can carry, and says when
+   it ended at a bound.
 """
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,13 +18,15 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.query.events import VISIBLE, event_of, own_id, owned, select, visible
+from loomos.loomdb.query.answers import ANSWER_BYTES_MAX, carried_by, event_of, filled
+from loomos.loomdb.query.events import VISIBLE, bounded, own_id, owned, select, visible
 from loomos.loomdb.query.story import arrange
 
 __all__ = ["walk_causes"]
 
 STEPS = 100
 EVENTS = 1000
+WALK_S = 5.0
 SEEN = f"""({VISIBLE} OR organisation_id = '')
     AND (%(platform)s OR organisation_id IN ('', %(organisation)s))"""
 
@@ -37,29 +41,33 @@ async def walk_causes(
     steps_max, limit = request.depth_max or STEPS, request.limit or EVENTS
     forward = request.direction == pb.CAUSAL_DIRECTION_EFFECTS
     events: dict[str, pb.AuditEvent] = {}
-    steps = 0
-    fresh = await named(db, {(organisation, request.event_id)}, parameters, limit)
+    steps, size, until = 0, 0, time.monotonic() + WALK_S
+    await bounded(db)
+    fresh, full = await named(db, {(organisation, request.event_id)}, parameters, limit)
     while fresh and steps <= steps_max and len(events) < limit:
         room = limit - len(events)
         events |= dict(list(fresh.items())[:room])
-        if len(fresh) > room:
+        size += sum(one.ByteSize() for one in fresh.values())
+        late = time.monotonic() >= until
+        if len(fresh) > room or full or late or size > ANSWER_BYTES_MAX:
             break
         if forward:
-            following = await caused(db, fresh, parameters, limit)
+            following, full = await caused(db, fresh, parameters, limit)
         else:
             causes = {(one.organisation_id, one.causation_id) for one in fresh.values()}
-            following = await named(db, causes, parameters, limit)
+            following, full = await named(db, causes, parameters, limit)
         fresh = {name: following[name] for name in following if name not in events}
         steps += 1
     if not parameters["all"] and not any(event.organisation_id for event in events.values()):
         events = {}
     if not events:
         raise Rejected(Code.NOT_FOUND, f"no event {request.event_id!r}", "event_id")
+    told = list(events.values())[: carried_by(events.values())]
     return pb.CausalWalk(
         event_id=request.event_id,
         direction=request.direction,
-        entries=arrange(list(events.values())) if forward else chain(events.values()),
-        complete=not fresh,
+        entries=arrange(told) if forward else chain(told),
+        complete=not fresh and not full,
     )
 
 
@@ -68,19 +76,22 @@ async def named(
     wanted: Collection[tuple[str, str]],
     parameters: dict[str, Any],
     limit: int,
-) -> dict[str, pb.AuditEvent]:
-    """The events of these ids, which organisations use, one more than the limit at most."""
+) -> tuple[dict[str, pb.AuditEvent], bool]:
+    """The events of these ids, which organisations use, one more than the limit at most.
+
+    And whether there may be more than an answer can carry.
+    """
     ids = sorted({event_id for _, event_id in wanted if event_id})
     rows = await select(db, f"event_id = ANY(%(ids)s) AND {SEEN}", parameters | {"ids": ids}, limit)
-    events = {row["event_id"]: event_of(row) for row in rows}
+    events, full = {row["event_id"]: event_of(row) for row in rows}, filled(rows)
     if rest := [one for one in ids if one not in events]:
         where, given = owned(rest, sorted({organisation for organisation, _ in wanted}))
         rows = await select(db, f"{where} AND {SEEN}", parameters | given, limit + 1)
-        more = {row["event_id"]: event_of(row) for row in rows}
+        more, full = {row["event_id"]: event_of(row) for row in rows}, full or filled(rows)
         events |= {
             name: one for name, one in more.items() if (one.organisation_id, own_id(one)) in wanted
         }
-    return events
+    return events, full
 
 
 async def caused(
@@ -88,17 +99,18 @@ async def caused(
     causes: Mapping[str, pb.AuditEvent],
     parameters: dict[str, Any],
     limit: int,
-) -> dict[str, pb.AuditEvent]:
-    """The events that name one of these as their cause, one more than the limit at most."""
+) -> tuple[dict[str, pb.AuditEvent], bool]:
+    """The events that name one of these as their cause, as `named` gives them."""
     own = {(one.organisation_id, own_id(one)) for one in causes.values() if own_id(one)}
     ids = [*causes, *sorted({name for _, name in own})]
     where = f"causation_id = ANY(%(ids)s) AND {SEEN}"
     rows = await select(db, where, parameters | {"ids": ids}, limit + 1)
-    return {
+    found = {
         row["event_id"]: event_of(row)
         for row in rows
         if row["causation_id"] in causes or (row["organisation_id"], row["causation_id"]) in own
     }
+    return found, filled(rows)
 
 
 def chain(events: Collection[pb.AuditEvent]) -> list[pb.StoryEntry]:

@@ -1,40 +1,33 @@
 """Single events and pages of them, in the index's order; what other reads of the index share.
 
-A user's event is found by the log's id, or by the id that its organisation gave it; where both fit,
-the log's counts.
+1. A user's event is found by the log's id, or by the id that its organisation gave it; where both
+   fit, the log's counts.
+2. A page ends before it is larger than an answer may be.
 """
 
-import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, LiteralString, cast
 
 import psycopg
-from google.protobuf import struct_pb2
 
 from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
-from loom.v1 import common_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.query import deleted
+from loomos.loomdb.query.answers import carried_by, event_of, filled, light
 from loomos.loomdb.query.place import SHOWN
 from loomos.loomdb.query.search_sql import Values
 from loomos.loomdb.query.search_sql import where as within
 
 __all__ = [
-    "VISIBLE",
-    "cursor_of",
-    "event_of",
-    "get_event",
-    "list_events",
-    "own_id",
-    "owned",
-    "place_of",
-    "select",
-    "visible",
-]
+    "LIST_MS", "TIME_MS", "VISIBLE", "bounded", "cursor_of", "get_event", "list_events", "own_id",
+    "owned", "place_of", "select", "visible",
+]  # fmt: skip
 
 PAGE = 100
+TIME_MS = 1_000
+LIST_MS = 5_000
 ORDER = "at_us, topic, partition, record_offset"
 VISIBLE = "(%(all)s OR organisation_id = ANY(%(organisations)s) OR project_id = ANY(%(projects)s))"
 
@@ -76,10 +69,13 @@ async def list_events(
         conditions.append(f"({ORDER}) > (%(at)s, %(topic)s, %(partition)s, %(offset)s)")
         parameters |= place_of(request.cursor)
     limit = request.limit or PAGE
+    await bounded(db, LIST_MS)
     rows = await select(db, " AND ".join(conditions), parameters, limit)
     page = pb.AuditEventPage(events=[event_of(row) for row in rows])
-    if len(rows) == limit:
-        page.next_cursor = cursor_of(rows[-1])
+    kept = carried_by(page.events)
+    del page.events[kept:]
+    if len(rows) == limit or kept < len(rows) or filled(rows):
+        page.next_cursor = cursor_of(rows[kept - 1])
     if not request.cursor:
         page.deleted_by_policy = await deleted.count_of(" AND ".join(conditions), parameters, db)
     return page
@@ -124,83 +120,27 @@ def visible(organisation: str, caller: Caller, action: str) -> tuple[str, dict[s
     }
 
 
+async def bounded(db: psycopg.AsyncConnection[Any], time_ms: int = TIME_MS) -> None:
+    """Let no statement of this transaction take longer; plans are for these values alone."""
+    # Compiling a plan takes longer than most searches.
+    await db.execute(
+        "SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true), "
+        "set_config('work_mem', '32MB', true)",
+        (str(time_ms),),
+    )
+
+
 async def select(
     db: psycopg.AsyncConnection, where: str, parameters: dict[str, Any], limit: int
 ) -> list[Any]:
     """Rows in the index's order; `where` is made of constants in this file."""
     text = f"SELECT {SHOWN} FROM audit_events e WHERE {where} ORDER BY {ORDER} LIMIT {limit:d}"  # noqa: S608
-    cursor = await db.execute(cast(LiteralString, text), parameters)
-    return await cursor.fetchall()
-
-
-def event_of(row: dict[str, Any]) -> pb.AuditEvent:
-    """A row as the contract says it."""
-    event = pb.AuditEvent(
-        event_id=row["event_id"],
-        type=row["type"],
-        position=common_pb2.Position(
-            topic=row["topic"],
-            partition=row["partition"],
-            offset=row["record_offset"],
-            incarnation=row["incarnation"],
-        ),
-        at_us=row["at_us"],
-        actor=row["actor"],
-        stream=row["stream"],
-        version=row["version"],
-        shard=row["shard"],
-        organisation_id=row["organisation_id"],
-        project_id=row["project_id"],
-        command_id=row["command_id"],
-        correlation_id=row["correlation_id"],
-        causation_id=row["causation_id"],
-    )
     try:
-        fill(event.payload, row["payload"])
-    except OverflowError:
-        fill(event.payload, carried(row["payload"]))
-    return event
-
-
-def fill(said: struct_pb2.Struct, payload: Mapping[str, Any]) -> None:
-    """Put JSON into a Struct: as `json_format` does, in a quarter of its time."""
-    fields = said.fields
-    for name, value in payload.items():
-        put(fields[name], value)
-
-
-def put(said: struct_pb2.Value, value: Any) -> None:
-    """Put one value of JSON into a Value."""
-    match value:
-        case str():
-            said.string_value = value
-        case bool():
-            said.bool_value = value
-        case int() | float():
-            said.number_value = value
-        case dict():
-            said.struct_value.SetInParent()
-            fill(said.struct_value, value)
-        case list():
-            said.list_value.SetInParent()
-            values = said.list_value.values
-            for one in value:
-                put(values.add(), one)
-        case _:
-            said.null_value = struct_pb2.NULL_VALUE
-
-
-def carried(value: Any) -> Any:
-    """A payload with whole numbers as text where they are beyond what a double reaches."""
-    match value:
-        case dict():
-            return {name: carried(one) for name, one in value.items()}
-        case list():
-            return [carried(one) for one in value]
-        case int() if abs(value) > sys.float_info.max:
-            return str(value)
-        case _:
-            return value
+        cursor = await db.execute(cast(LiteralString, light(text, ORDER, limit)), parameters)
+    except psycopg.errors.QueryCanceled as error:
+        told = "these events were not found in time: give a shorter range of it, or fewer of them"
+        raise Rejected(Code.FAILED_PRECONDITION, told) from error
+    return await cursor.fetchall()
 
 
 def cursor_of(row: dict[str, Any]) -> str:

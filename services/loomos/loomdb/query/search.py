@@ -21,6 +21,7 @@ from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
 from loomos.loomdb.filter import predicate, whole_of
 from loomos.loomdb.query import deleted
+from loomos.loomdb.query.events import TIME_MS, bounded
 from loomos.loomdb.query.search_order import ORDERS, PLACE, Order, behind
 from loomos.loomdb.query.search_page import (
     NARROW,
@@ -29,11 +30,12 @@ from loomos.loomdb.query.search_page import (
     follow,
     page_of,
     part_of,
+    shorten,
 )
 from loomos.loomdb.query.search_spans import by_spans
 from loomos.loomdb.query.search_sql import Clause, Values, parts
 
-__all__ = ["asked_of", "bounded", "search_events"]
+__all__ = ["asked_of", "search_events"]
 
 PAGE = 100
 ROWS_MAX = 20_000
@@ -41,7 +43,6 @@ ROWS_FIRST = 2_000
 ROWS_WALKED = 6_000
 """Where no index finds anything: a page of these is quick, and many are as quick as one of all."""
 ROWS_UNKEYED = 10_000
-TIME_MS = 1_000
 Db = psycopg.AsyncConnection[Any]
 
 
@@ -50,12 +51,14 @@ async def search_events(
 ) -> pb.EventSearchPage:
     """A page of the events that fit."""
     asked = asked_of(request, caller, "SearchEvents")
+    await bounded(db)
     gone = 0
     if not request.cursor:
         types = typed(request.types, asked.values)
         known = all_of([*asked.scope, *([types] if types else [])])
         gone = await deleted.count_of(known, asked.values.given, db)
     page = await page_found(request, asked, db)
+    shorten(page, Order(ORDERS[request.order], request.descending))
     page.deleted_by_policy = gone
     return page
 
@@ -66,7 +69,6 @@ async def page_found(request: pb.SearchEventsRequest, asked: Asked, db: Db) -> p
     if request.cursor:
         asked.scope.append(behind(request.cursor, order, asked.values))
     limit = request.limit or PAGE
-    await bounded(db)
     stepped = order.columns == PLACE and (asked.valued or bool(request.types))
     try:
         async with db.transaction():
@@ -147,13 +149,3 @@ def typed(types: Sequence[str], values: Values) -> Clause | None:
         if name not in exact
     ]
     return Clause(f"({' OR '.join(tests)})", True) if tests else None
-
-
-async def bounded(db: Db, time_ms: int = TIME_MS) -> None:
-    """Let no statement of this transaction take longer; plans are for these values alone."""
-    # Compiling a plan takes longer than most searches.
-    await db.execute(
-        "SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true), "
-        "set_config('work_mem', '32MB', true)",
-        (str(time_ms),),
-    )

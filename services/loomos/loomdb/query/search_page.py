@@ -1,5 +1,6 @@
 """One page of a search from the rows of one statement."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -7,14 +8,14 @@ import psycopg
 
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import Predicate, document
-from loomos.loomdb.query.events import event_of
+from loomos.loomdb.query.answers import carried_by, event_of, filled, light
 from loomos.loomdb.query.search_order import Order, behind, cursor_of
 from loomos.loomdb.query.search_sql import Clause, Values, where
 from loomos.loomdb.spans import path_of
 
 __all__ = [
     "COLUMNS", "NARROW", "PLAIN", "Asked", "all_of", "counted", "fetched", "fits", "follow",
-    "page_of", "part_of", "stop", "told",
+    "page_of", "part_of", "shorten", "stop", "told",
 ]  # fmt: skip
 
 PLAIN = (
@@ -25,6 +26,7 @@ COLUMNS = f"{PLAIN}, search ->> 'classification' AS classification"
 NARROW = (
     "give a time range, types, or a condition with =, in or `tags contains`, which indexes can find"
 )
+ROWS_AT_ONCE = 500
 Db = psycopg.AsyncConnection[Any]
 
 
@@ -105,13 +107,13 @@ async def part_of(
                 f"SELECT {COLUMNS} FROM (SELECT {PLAIN}, search {within} LIMIT {rows_max:d}) AS c "  # noqa: S608 - constants and parameters
                 f"WHERE {all_of(outer)} ORDER BY {order.text} LIMIT {limit:d}"
             )
-        rows = await fetched(text, asked.values, db)
+        rows = await fetched(light(text, order.text, limit), asked.values, db)
         looked = rows_max if outer else len(rows)
-        if outer and len(rows) < limit:
+        if outer and len(rows) < limit and not filled(rows):
             text = f"SELECT {', '.join(order.columns)} {within} OFFSET {rows_max - 1:d} LIMIT 1"
             last = next(iter(await fetched(text, asked.values, db)), None)
-    page = told(rows, asked.holds)
-    if len(rows) == limit:
+    page = await told(rows, asked.holds)
+    if len(rows) == limit or filled(rows):
         page.next_cursor = cursor_of(rows[-1], order)
     elif looked == rows_max and last:
         stop(page, cursor_of(last, order), before + rows_max)
@@ -134,10 +136,11 @@ async def counted(
     """
     turned = order._replace(descending=not order.descending)
     count, last = "(SELECT count(*) FROM c) AS looked", "(SELECT row_to_json(l) FROM l) AS last"
+    fitting = f"SELECT * FROM c WHERE fits ORDER BY {order.text} LIMIT {limit:d}"  # noqa: S608
     text = (
         f"WITH c AS MATERIALIZED (SELECT {COLUMNS}, ({all_of(outer)}) AS fits FROM audit_events "  # noqa: S608 - constants and parameters
         f"WHERE {all_of(inner)} ORDER BY {order.text} LIMIT {rows_max:d}), "
-        f"f AS (SELECT * FROM c WHERE fits ORDER BY {order.text} LIMIT {limit:d}), "
+        f"f AS ({light(fitting, order.text, limit)}), "
         f"l AS (SELECT {', '.join(order.columns)} FROM c ORDER BY {turned.text} LIMIT 1) "
         f"SELECT f.*, n.* FROM (SELECT {', '.join((count, last, *also))}) AS n "
         f"LEFT JOIN f ON TRUE ORDER BY {order.text}"
@@ -146,8 +149,16 @@ async def counted(
     return [row for row in rows if row["event_id"] is not None], rows[0]
 
 
-def told(rows: Sequence[dict[str, Any]], holds: Predicate | None) -> pb.EventSearchPage:
+async def told(rows: Sequence[dict[str, Any]], holds: Predicate | None) -> pb.EventSearchPage:
     """What of the rows fits, as a page that is the last one."""
+    if len(rows) > ROWS_AT_ONCE:
+        # Many take a second, in which nobody else is to wait.
+        return await asyncio.to_thread(page_with, rows, holds)
+    return page_with(rows, holds)
+
+
+def page_with(rows: Sequence[dict[str, Any]], holds: Predicate | None) -> pb.EventSearchPage:
+    """The same, at once."""
     kept = [row for row in rows if holds is None or fits(row, holds)]
     return pb.EventSearchPage(events=[event_of(row) for row in kept], complete=True)
 
@@ -158,6 +169,19 @@ def follow(page: pb.EventSearchPage, rest: pb.EventSearchPage) -> None:
     page.next_cursor, page.complete, page.stopped = (
         rest.next_cursor, rest.complete, rest.stopped,
     )  # fmt: skip
+
+
+def shorten(page: pb.EventSearchPage, order: Order) -> None:
+    """Leave to the next page what one answer cannot carry."""
+    kept = carried_by(page.events)
+    if kept == len(page.events):
+        return
+    last = page.events[kept - 1]
+    place = last.position
+    row = {"topic": place.topic, "partition": place.partition, "record_offset": place.offset}
+    row |= {"at_us": last.at_us, "type": last.type, "actor": last.actor}
+    del page.events[kept:]
+    follow(page, pb.EventSearchPage(next_cursor=cursor_of(row, order), complete=True))
 
 
 def stop(page: pb.EventSearchPage, cursor: str, looked: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from loom.v1 import loomdb_pb2 as pb
+from loomos.loomdb.query.answers import filled
 from loomos.loomdb.query.search_order import Order, cursor_of
 from loomos.loomdb.query.search_page import Asked, all_of, counted, follow, part_of, stop, told
 from loomos.loomdb.spans import WIDTH_US_MAX, cut
@@ -83,8 +84,8 @@ async def walked(asked: Asked, order: Order, limit: int, db: Db) -> Walk:
     )
     outer, rows_max = [*asked.found, *asked.rest], WALK_PAGES * limit
     rows, whole = await counted(asked, asked.scope, outer, order, limit, rows_max, db, also)
-    page = told(rows, asked.holds)
-    if len(rows) == limit:
+    page = await told(rows, asked.holds)
+    if len(rows) == limit or filled(rows):
         page.next_cursor = cursor_of(rows[-1], order)
     elif whole["looked"] == rows_max:
         stop(page, cursor_of(whole["last"], order), rows_max)

@@ -8,7 +8,8 @@ from loom.decider import Code, Rejected
 from loom.kit.authorize import Caller
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.decide import PLATFORM
-from loomos.loomdb.query.events import VISIBLE, event_of, own_id, select, visible
+from loomos.loomdb.query.answers import carried_by, event_of, filled
+from loomos.loomdb.query.events import LIST_MS, VISIBLE, bounded, own_id, select, visible
 
 __all__ = ["arrange", "get_story"]
 
@@ -20,21 +21,25 @@ async def get_story(
 ) -> pb.Story:
     """The story as a tree; an organisation also sees what the platform itself did for it."""
     _, parameters = visible(request.organisation_id, caller, "GetStory")
+    await bounded(db, LIST_MS)
     rows = await select(
         db,
         f"correlation_id = %(id)s AND ({VISIBLE} OR organisation_id = '')",
         parameters | {"id": request.correlation_id},
         STORY_EVENTS_MAX + 1,
     )
+    full = filled(rows)
     if request.organisation_id != PLATFORM:
         rows = [row for row in rows if row["organisation_id"] in ("", request.organisation_id)]
     own = any(row["organisation_id"] for row in rows)
     if not rows or not (own or parameters["all"]):
         raise Rejected(Code.NOT_FOUND, f"no story {request.correlation_id!r}", "correlation_id")
+    events = [event_of(row) for row in rows[:STORY_EVENTS_MAX]]
+    kept = carried_by(events)
     return pb.Story(
         correlation_id=request.correlation_id,
-        entries=arrange([event_of(row) for row in rows[:STORY_EVENTS_MAX]]),
-        complete=len(rows) <= STORY_EVENTS_MAX,
+        entries=arrange(events[:kept]),
+        complete=kept == len(rows) and not full,
     )
 
 
