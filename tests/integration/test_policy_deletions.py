@@ -212,6 +212,18 @@ async def test_answers_and_exports_say_what_a_policy_deleted(short_days, platfor
         request = pb.SearchEventsRequest(organisation_id="acme", types=types, where=where)
         found = await tell(shell, request, caller("acme"))
         assert (len(found.events), found.deleted_by_policy) == counts, types
+    async with shell.store.connection() as db:
+        # However many there are.
+        await db.execute(
+            "INSERT INTO deleted_events SELECT topic, partition, number, incarnation, event_id, "
+            "type, at_us, actor, stream, correlation_id, organisation_id, project_id "
+            "FROM generate_series(1000000, 1010500) AS number, "
+            "(SELECT * FROM deleted_events LIMIT 1) AS one"
+        )
+    request = pb.ListEventsRequest(organisation_id="acme", type_prefix="model.")
+    assert (await tell(shell, request, caller("acme"))).deleted_by_policy == 10_503
+    async with shell.store.connection() as db:
+        await db.execute("DELETE FROM deleted_events WHERE record_offset >= 1000000")
     other = pb.ListEventsRequest(organisation_id="other", type_prefix="model.")
     assert (await tell(shell, other, caller("other"))).deleted_by_policy == 0
     with pytest.raises(Rejected, match=r"deleted by policy \(the event's own=1 days\), event "):

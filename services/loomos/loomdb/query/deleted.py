@@ -4,6 +4,7 @@ Of a deleted event the index knows where it stood, when, whose and of which type
 what it said.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -13,7 +14,8 @@ from loom.decider import Code, Rejected
 
 __all__ = ["Allowed", "allowing", "count_of", "unknown"]
 
-COUNTED_MAX = 10_000
+COUNTED_FIRST = 10_000
+COUNT_MS = 3_000
 
 Db = psycopg.AsyncConnection[Any]
 
@@ -27,11 +29,29 @@ class Allowed(NamedTuple):
 
 
 async def count_of(where: str, parameters: Mapping[str, Any], db: Db) -> int:
-    """How many deleted events fit, COUNTED_MAX at most; `where` is made of constants."""
-    text = (
-        f"SELECT count(*) AS found FROM (SELECT FROM deleted_events WHERE {where} "  # noqa: S608
-        f"LIMIT {COUNTED_MAX:d}) AS counted"
-    )
+    """How many deleted events fit; `where` is made of constants.
+
+    Nearly always few, and counted at once. Counting many has a time of its own: what a search may
+    take is for the search. Beyond COUNT_MS nobody waits, and COUNTED_FIRST is answered.
+    """
+    fitting = f"SELECT FROM deleted_events WHERE {where}"
+    few = await counted(f"{fitting} LIMIT {COUNTED_FIRST:d}", parameters, db)
+    if few < COUNTED_FIRST:
+        return few
+    found = few
+    with contextlib.suppress(psycopg.errors.QueryCanceled):
+        async with db.transaction() as counting:
+            limit = "SELECT set_config('statement_timeout', %s, true)"
+            await db.execute(limit, (str(COUNT_MS),))
+            found = await counted(fitting, parameters, db)
+            # With it goes the time of its own.
+            raise psycopg.Rollback(counting)
+    return found
+
+
+async def counted(fitting: str, parameters: Mapping[str, Any], db: Db) -> int:
+    """The number of rows of a question."""
+    text = f"SELECT count(*) AS found FROM ({fitting}) AS counted"  # noqa: S608
     cursor = await db.execute(cast(LiteralString, text), parameters)
     row: Any = await cursor.fetchone()
     return row["found"]
