@@ -85,8 +85,8 @@ class Desk:
         """Learn a record that the log holds already, its command's answer included."""
         self.clock.witness(recorded.at_us)
         await self.folder.fold(recorded)
-        token = token_of(recorded.actor, recorded.command_id)
-        self.answers.fold(token, recorded)
+        # An event's id begins with its command's token.
+        self.answers.fold(recorded.id.partition(".")[0], recorded)
 
     def decide(self, entry: Entry) -> Decided | None:
         """One command's records and what to do once confirmed; None when it has a twin.
@@ -322,7 +322,9 @@ class Desk:
             correlation_id=command_id,
             causation_id="",
         )
-        return envelope.draft([event], [self.folder.versions.get(shard, 0) + 1], origin)
+        drafts = envelope.draft([event], [self.folder.versions.get(shard, 0) + 1], origin)
+        self.folder.remember(shard, command_id, drafts[0].id)
+        return drafts
 
 
 def too_large(size: int) -> Failure:
