@@ -88,7 +88,7 @@ WAYS = (
 @contextmanager
 def damaged(path, way, *how):
     """The file after this damage; afterwards it is as it was, and nothing has hung meanwhile."""
-    kept = path.with_name(f"{path.name}~kept")
+    kept = path.with_name(f"{path.name}.kept")
     mode = path.stat().st_mode
     path.chmod(0o600)
     shutil.copy2(path, kept)
