@@ -8,7 +8,7 @@ import psycopg
 
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.filter import Predicate, document
-from loomos.loomdb.query.answers import carried_by, event_of, filled, light
+from loomos.loomdb.query.answers import ANSWER_BYTES_MAX, carried_by, event_of, filled, light
 from loomos.loomdb.query.search_order import Order, behind, cursor_of
 from loomos.loomdb.query.search_sql import Clause, Values, where
 from loomos.loomdb.spans import path_of
@@ -173,9 +173,9 @@ def follow(page: pb.EventSearchPage, rest: pb.EventSearchPage) -> None:
 
 def shorten(page: pb.EventSearchPage, order: Order) -> None:
     """Leave to the next page what one answer cannot carry."""
-    kept = carried_by(page.events)
-    if kept == len(page.events):
+    if page.ByteSize() <= ANSWER_BYTES_MAX:
         return
+    kept = carried_by(page.events)
     last = page.events[kept - 1]
     place = last.position
     row = {"topic": place.topic, "partition": place.partition, "record_offset": place.offset}
