@@ -10,6 +10,8 @@ import pytest
 from tests.doors import PASSWORD, Person
 from tests.streaming import Collected, Streams, event, numbered, refused, shown, until
 
+# Starting five processes on a busy machine is no part of a test's time.
+pytestmark = pytest.mark.timeout(120, func_only=True)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}, "fill": {"type": "string"}}}
 STREAM = "/api/v1/organisations/{}/event-stream"
 
