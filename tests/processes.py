@@ -1,12 +1,26 @@
 """Services as the processes that they are in life, to be killed, stopped and started again."""
 
+import os
 import socket
+import subprocess
+import sys
 
 from tests.conftest import Platform
 
 from loomos.cli.soak.process import Process
 
-__all__ = ["Process", "Processes", "port"]
+__all__ = ["Process", "Processes", "loomos", "port"]
+
+
+def loomos(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, run to its end; `environ` wins over this process's own variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "loomos.cli.main", *words],
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def port() -> int:

@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.processes import loomos
 
 from loomos.embedded.home import LAYOUT
 
@@ -26,17 +26,11 @@ class Operator:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.environ = os.environ | {"LOOMOS_HOME": str(home), "LOOMOS_SERVICES": SERVICE}
+        self.environ = {"LOOMOS_HOME": str(home), "LOOMOS_SERVICES": SERVICE}
 
     def says(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `loomos` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "loomos.cli.main", *words],
-            env=self.environ | more,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return loomos(self.environ | more, *words)
 
     def state(self) -> dict:
         """What the supervisor says."""

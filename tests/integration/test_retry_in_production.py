@@ -4,15 +4,12 @@ import asyncio
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import uuid
 
 import numpy as np
 import pytest
 from tests.doors import Person
-from tests.processes import port
+from tests.processes import loomos, port
 from tests.streaming import Streams, until
 
 from loom.kit.owners import connected
@@ -66,14 +63,7 @@ class Production(Streams):
             "LOOMOS_GATEWAY": f"https://{self.address}",
             "LOOMOS_CA": str(self.by_name["gateway"].settings.ca_certificate),
         }
-        result = subprocess.run(
-            [sys.executable, "-m", "loomos.cli.main", *words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, **environ},
-        )
+        result = loomos(environ, *words)
         assert result.returncode == 0, (words, result.stderr)
         return result.stdout
 

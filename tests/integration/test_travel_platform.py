@@ -4,10 +4,10 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.processes import loomos
 
 from loom.v1 import scheduler_pb2
 from loomos.cli.door import Door
@@ -29,13 +29,7 @@ class People:
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "loomos.cli.main", *words],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return loomos(self.environ, *words)
 
     def says(self, who: str, *words: str) -> list[dict]:
         """What somebody is answered, object by object."""
