@@ -22,7 +22,7 @@ SOAK = ["soak"]
         (CHAOS, "did", signal.SIGINT),
         (CHAOS, "did", signal.SIGTERM),
         (SOAK, "begin", signal.SIGTERM),
-        (SOAK, "held so far", signal.SIGTERM),
+        (SOAK, "fault", signal.SIGTERM),
     ],
 )
 def test_a_signal_ends_a_run_and_leaves_nothing(command, until, number, tmp_path):

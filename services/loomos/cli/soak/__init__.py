@@ -67,6 +67,7 @@ async def rounds(folder: Path, seed: int, seconds: float, story: Story) -> None:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 name = chance.choice(sorted(FAULTS))
+                story.tell("fault", name=name)
                 async with world.loaded() as load:
                     await FAULTS[name](world, load)
                     await load.go_on(ANSWERS, RECOVER_SECONDS)
