@@ -26,8 +26,6 @@ SAMPLE = {
         "place": {"type": "object", "properties": {"lab": {"type": "string"}}},
     },
 }
-
-
 SEEDS_START = {
     "model_name": "healthcare_bert_v3",
     "model_architecture": "transformer",
