@@ -219,9 +219,11 @@ class Checkpoint(NamedTuple):
         """A note that may be of anything, its signatures unchecked."""
         body, _, tail = note.rpartition("\n\n")
         try:
-            lines = [line.split(" ") for line in tail.rstrip("\n").split("\n")]
+            if not tail.endswith("\n"):
+                raise ValueError("it has no end")
+            lines = [line.removeprefix("— ").split(" ") for line in tail[:-1].split("\n")]
             signatures = tuple(
-                (name, base64.b64decode(data, validate=True)) for _, name, data in lines
+                (name, base64.b64decode(data, validate=True)) for name, data in lines
             )
         except ValueError as error:
             raise Unusable(f"not a signed note: {error}") from error
