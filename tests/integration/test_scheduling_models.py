@@ -8,9 +8,9 @@ import pytest
 from cluster import Cluster, node, spec
 from google.protobuf.message import Message
 
+from loom.catalogue import type_of
 from loom.decider import Code, Position, Recorded, Rejected
 from loom.kit.authorize import Scope
-from loom.log.catalogue import type_of
 from loom.store import Store
 from loom.v1 import resource_manager_pb2 as rm
 from loom.v1 import scheduler_pb2 as pb

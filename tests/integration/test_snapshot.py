@@ -12,9 +12,11 @@ from tests import callers
 from loom.decider import Recorded
 from loom.kit import commander as commander_module
 from loom.kit import snapshot
+from loom.kit.answers import Answers
 from loom.kit.commander import Commander
 from loom.kit.entries import Entry
 from loom.kit.replay import fold_until, state_digest
+from loom.log.judge import START
 from loom.store import Store
 from loom.v1 import common_pb2
 from loom.v1 import resource_manager_pb2 as pb
@@ -155,3 +157,22 @@ def test_only_data_classes_of_ours_are_resolved():
     ):
         with pytest.raises(pickle.UnpicklingError):
             loader.find_class(module, name)
+
+
+async def test_a_large_snapshot_leaves_the_loop_its_turns():
+    versions = {f"stream-{number}": number for number in range(200_000)}
+    found = snapshot.Snapshot(START, {}, None, versions, {}, {}, Answers(), 7)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    state = await asyncio.to_thread(snapshot.pickled, found)
+    counting.cancel()
+    assert snapshot.Loader(io.BytesIO(state)).load().versions == versions
+    assert turns > 10

@@ -9,7 +9,6 @@ when its records were read back valid (design.md §2, ADR 0003).
 """
 
 import asyncio
-import pickle
 import random
 import time
 from collections import deque
@@ -46,6 +45,7 @@ SLICE_COMMANDS_MAX = 512
 AHEAD_US_MAX = 5 * 60 * 1_000_000
 HEARTBEAT_S = 20.0
 SNAPSHOT_RECORDS = 2000
+STREAMS_A_RECORD = 10
 TOGETHER_MIN = 128
 """So many commands are worth a batch of their own while another is on its way."""
 
@@ -156,11 +156,14 @@ class Commander:
         if self._store is None or writer is None or not writer.idle or self._queue:
             return
         base = writer.reader.base
-        if base.offset - self._snapshot_offset < SNAPSHOT_RECORDS:
+        # The more streams there are, the more a snapshot costs, and the rarer it is.
+        if base.offset - self._snapshot_offset < max(
+            SNAPSHOT_RECORDS, len(desk.folder.versions) // STREAMS_A_RECORD
+        ):
             return
         self._snapshot_offset = base.offset
         found = snapshot.taken(desk.folder, desk.answers, base, desk.clock.last_us)
-        state = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+        state = await asyncio.to_thread(snapshot.pickled, found)
         try:
             await snapshot.save(self.service, self._store, self.partition, state, base)
         except psycopg.Error as error:

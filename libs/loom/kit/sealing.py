@@ -22,11 +22,11 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from loom import personal
+from loom import catalogue, personal
 from loom.kit.caller import Caller, Scope
 from loom.kit.config import Settings
 from loom.kit.errors import Failure
-from loom.log import catalogue, providers
+from loom.log import providers
 from loom.log.keyring import Keyring
 from loom.log.keystore import Directory, Unusable
 from loom.log.seal import Algorithm, DataKey, Spot, Unreadable, seal, unseal

@@ -26,7 +26,7 @@ from loom.log.judge import START, Base
 from loom.log.topics import Bus
 from loom.store import Store
 
-__all__ = ["Snapshot", "load", "save", "taken", "unfold"]
+__all__ = ["Snapshot", "load", "pickled", "save", "taken", "unfold"]
 
 PLAIN = frozenset(
     (
@@ -56,6 +56,18 @@ class Snapshot:
     """For each foreign partition the base up to which its facts were let in."""
     answers: Answers
     last_us: int
+
+
+class Frames:
+    """Keeps a pickle's frames. The pickler calls it after each 64 KiB: only while Python code of
+    ours runs do other threads, the loop that renews the lease among them, have their turn."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    def write(self, frame: Any) -> None:
+        """Take one."""
+        self.kept.append(bytes(frame))
 
 
 class Loader(pickle.Unpickler):
@@ -116,6 +128,13 @@ def unfold(service: Service, bus: Bus, partition: int, known: Snapshot | None) -
     folder.states, folder.template = known.states, known.template
     folder.versions, folder.stories = known.versions, known.stories
     return folder
+
+
+def pickled(found: Snapshot) -> bytes:
+    """A snapshot as bytes; to be called beside the loop, while nothing folds."""
+    frames = Frames()
+    pickle.Pickler(frames, pickle.HIGHEST_PROTOCOL).dump(found)
+    return b"".join(frames.kept)
 
 
 async def save(service: Service, store: Store, partition: int, state: bytes, base: Base) -> None:

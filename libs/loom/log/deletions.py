@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from loom.log import catalogue, envelope
+from loom import catalogue
+from loom.log import envelope
 from loom.v1 import loomdb_pb2
 
 from .segments import Stored

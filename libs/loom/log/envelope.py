@@ -16,8 +16,8 @@ from typing import NamedTuple
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
+from loom import catalogue
 from loom.decider import Position, Recorded
-from loom.log import catalogue
 from loom.log.judge import ATTRIBUTES, HEADER, Headers, Stamp, digest, filled
 from loom.v1.common_pb2 import Attributes
 

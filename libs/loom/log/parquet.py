@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loom.catalogue import Undecodable
 from loom.log import envelope
-from loom.log.catalogue import Undecodable
 
 from .judge import Headers, Kind
 

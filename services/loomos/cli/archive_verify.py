@@ -203,7 +203,7 @@ def show(one: Checked, as_json: bool) -> None:
 @contextmanager
 def named() -> Iterator[None]:
     """What keeps an archive from being read becomes one line, and exit status 2."""
-    from loom.log.catalogue import Undecodable
+    from loom.catalogue import Undecodable
     from loom.log.note import InvalidNote
     from loom.log.parquet import DamagedArchive
     from loom.log.tiles import DamagedTree

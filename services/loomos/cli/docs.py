@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from loom.log.catalogue import events, name_of, version_of
+from loom.catalogue import events, name_of, version_of
 from loom.log.topics import DECIDING
 from loomos.cli.show import Json, fields, listing, table
 from loomos.client.profile import Refused

@@ -47,8 +47,8 @@ def trust(ca: Path) -> ssl.SSLContext:
 def service_at(path: str) -> str:
     """The service that answers queries at a path, as the contracts declare; "" for none."""
     # Slow to import, and only needed by who has written something.
+    from loom.catalogue import contracts
     from loom.kit.descriptors import contract_of, http_rule
-    from loom.log.catalogue import contracts
 
     asked = path.strip("/").split("/")
     found: list[tuple[int, str]] = []

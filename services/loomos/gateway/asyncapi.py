@@ -13,8 +13,8 @@ from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
 
+from loom.catalogue import events, name_of, version_of
 from loom.kit.descriptors import described
-from loom.log.catalogue import events, name_of, version_of
 from loomos.gateway.openapi import Schemas
 
 __all__ = ["document"]

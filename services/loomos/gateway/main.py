@@ -9,11 +9,11 @@ from importlib import resources
 
 import uvicorn
 
+from loom.catalogue import contracts
 from loom.kit import observe, tls
 from loom.kit.config import InvalidSetting, Settings
 from loom.kit.owners import client_over
 from loom.kit.relay import relay
-from loom.log.catalogue import contracts
 from loom.store import Store
 from loomos.gateway.rest import Rest
 

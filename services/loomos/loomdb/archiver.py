@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from loom.catalogue import Undecodable
 from loom.decider import Recorded
 from loom.kit.errors import Failure
 from loom.log import archiver
 from loom.log.archive import Manifest, fetch, manifests, newest
-from loom.log.catalogue import Undecodable
 from loom.log.clock import now_us
 from loom.log.cold import cache_of
 from loom.log.depot import Depot, DepotAway, ObjectDiffers, depot_of

@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
+from loom import catalogue
 from loom.decider import Recorded
-from loom.log import catalogue
 from loom.v1 import common_pb2, data_pb2
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb.cursor import Place

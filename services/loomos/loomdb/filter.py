@@ -7,11 +7,13 @@
    same checked tree into SQL.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
 
 from loom.decider import Rejected
 from loom.v1 import loomdb_pb2 as pb
@@ -186,6 +188,8 @@ def check_condition(condition: pb.FilterCondition) -> None:
         raise refused("operator", f"{path}: say which operator")
     wanted = {pb.FILTER_OPERATOR_EXISTS: (0, 0), pb.FILTER_OPERATOR_IN: (1, VALUES_MAX)}
     least, most = wanted.get(operator, (1, 1))
+    if most == 0 and values:
+        raise refused("values", f"{path}: EXISTS takes no value, {spoken(values[0])} was given")
     if not least <= len(values) <= most:
         raise refused("values", f"{path}: {len(values)} values, want {least} to {most}")
     for value in values:
@@ -194,7 +198,8 @@ def check_condition(condition: pb.FilterCondition) -> None:
         if len(value.string_value) > TEXT_MAX:
             raise refused("values", f"{path}: a text of more than {TEXT_MAX} characters")
     if operator == pb.FILTER_OPERATOR_PREFIX and not values[0].HasField("string_value"):
-        raise refused("values", f"{path}: a prefix is a text")
+        told = f"a prefix is a text, {spoken(values[0])} is none: put it in double quotes"
+        raise refused("values", f"{path}: {told}")
     ranked = root == "priority" and operator in ORDERED
     if ranked and values[0].string_value not in PRIORITIES:
         raise refused("values", f"priority: want one of {', '.join(PRIORITIES)}")
@@ -209,6 +214,11 @@ def check_path(path: str, field: str) -> str:
         told = "has no parts" if rest else f"stands for many values: say {root}.NAME"
         raise refused(field, f"{path[:80]!r}: {root} {told}")
     return root
+
+
+def spoken(value: Value) -> str:
+    """A value as a refusal shows it."""
+    return json.dumps(json_format.MessageToDict(value), ensure_ascii=False)[:80]
 
 
 def predicate(tree: pb.Filter) -> Predicate:

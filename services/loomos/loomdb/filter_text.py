@@ -42,7 +42,8 @@ def condition_of(text: str) -> pb.FilterCondition:
     path, word, told = form.groups()
     operator = OPERATORS[word]
     values = [] if operator == pb.FILTER_OPERATOR_EXISTS and not told else values_in(told, word)
-    return pb.FilterCondition(path=path, operator=operator, values=[value_of(v) for v in values])
+    given = [value_of(path, value) for value in values]
+    return pb.FilterCondition(path=path, operator=operator, values=given)
 
 
 def values_in(told: str, word: str) -> list[Any]:
@@ -63,8 +64,8 @@ def plain(told: str) -> Any:
         return told
 
 
-def value_of(value: Any) -> Value:
-    """A text, number or truth value as the contract carries it; raises Rejected."""
+def value_of(path: str, value: Any) -> Value:
+    """A text, number or truth value as the contract carries it; raises Rejected with the path."""
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
@@ -73,7 +74,7 @@ def value_of(value: Any) -> Value:
         return Value(string_value=value)
     # A number of thousands of digits has no text in Python: its kind must do.
     told = type(value).__name__ if isinstance(value, int) else ascii(value)[:80]
-    raise refused("where", f"{told}: want a text, a truth value, or a number up to 1.7e308")
+    raise refused("where", f"{path}: {told}: want a text, a truth value, or a number up to 1.7e308")
 
 
 def refused(field: str, message: str) -> Rejected:

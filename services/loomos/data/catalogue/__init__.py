@@ -7,22 +7,13 @@
 
 import hashlib
 import json
-import pkgutil
-import re
 from functools import cache
-from importlib import import_module, resources
-from typing import Any
+from importlib import resources
 
-import loom.v1
 from loom.payload import canonical
-from loom.v1 import common_pb2
 from loomos.data.state import Schema, order
 
-__all__ = ["builtin", "platforms", "types"]
-
-WORD = re.compile(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])")
-# The stubs type an extension by its field, not by the message it extends.
-EVENT: Any = common_pb2.event
+__all__ = ["builtin", "types"]
 
 
 @cache
@@ -44,16 +35,3 @@ def types() -> dict[str, dict[str, Schema]]:
 def builtin(event_type: str) -> dict[str, Schema]:
     """The versions of one type, oldest first; none where the catalogue has no such type."""
     return types().get(event_type, {})
-
-
-@cache
-def platforms() -> frozenset[str]:
-    """The types of the platform's own events: what they say, nobody else may seem to say."""
-    names = [one.name for one in pkgutil.iter_modules(loom.v1.__path__, "loom.v1.")]
-    contracts = [import_module(name).DESCRIPTOR for name in names if name.endswith("_pb2")]
-    return frozenset(
-        WORD.sub(".", message.name).lower()
-        for contract in contracts
-        for message in contract.message_types_by_name.values()
-        if message.GetOptions().Extensions[EVENT].version
-    )

@@ -5,11 +5,11 @@ import json
 
 from google.protobuf.message import Message
 
-from loom import payload
+from loom import catalogue, payload
 from loom.decider import Code, Context, Rejected
 from loom.v1 import data_pb2 as pb
 from loomos.data.bounds import admit
-from loomos.data.catalogue import builtin, platforms
+from loomos.data.catalogue import builtin
 from loomos.data.compatible import lifted, unreadable
 from loomos.data.decide.version import versions
 from loomos.data.state import Schema, State, order
@@ -32,7 +32,7 @@ TRANSITIVE = (
 
 def register(command: pb.RegisterSchemaRequest, state: State, context: Context) -> list[Message]:
     """A new version; the same one again changes nothing."""
-    if command.event_type in platforms() and not builtin(command.event_type):
+    if command.event_type in catalogue.events() and not builtin(command.event_type):
         told = f"{command.event_type} is an event of the platform's own: take another type"
         raise Rejected(Code.INVALID_ARGUMENT, told, "event_type")
     text = text_of(command)
