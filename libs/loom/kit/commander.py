@@ -26,7 +26,7 @@ from loom.kit.contract import Service
 from loom.kit.desk import Decided, Desk
 from loom.kit.entries import Entry, unknown_outcome
 from loom.kit.errors import Failure
-from loom.kit.loops import kept
+from loom.kit.loops import alone, kept
 from loom.kit.sealing import Sealing
 from loom.kit.snapshot import Snapshot
 from loom.kit.ticker import Ticker
@@ -85,18 +85,22 @@ class Commander:
         """Claim and serve for ever; a Doubt starts over, patiently after having been deposed."""
         patience_s = 1.0
         while True:
-            began = time.monotonic()
+            began, deposed = time.monotonic(), False
             try:
-                await self._serve()
+                await alone(self._serve())
             except* Deposed as group:
                 self._log.warning("deposed", reason=str(group.exceptions[0]))
-                if time.monotonic() - began > 60:
-                    patience_s = 1.0
-                await self._await_silence(patience_s * (1 + random.random()))  # noqa: S311
-                patience_s = min(patience_s * 2, 60)
+                deposed = True
             except* (Doubt, LogAway, TimeoutError) as group:
                 self._log.warning("doubt", reason=str(group.exceptions[0]))
+            # Nothing is awaited above: a cancellation there would come out as a group.
+            if not deposed:
                 await asyncio.sleep(0.2)
+                continue
+            if time.monotonic() - began > 60:
+                patience_s = 1.0
+            await self._await_silence(patience_s * (1 + random.random()))  # noqa: S311
+            patience_s = min(patience_s * 2, 60)
 
     async def submit(self, entry: Entry) -> Answer:
         """The command's confirmed answer; Failure UNAVAILABLE when its outcome is unknown."""
