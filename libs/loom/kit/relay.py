@@ -8,9 +8,8 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -22,7 +21,7 @@ from loom.kit.client import Client
 from loom.kit.config import Settings
 from loom.kit.errors import Failure, failure_of, trailers_of
 from loom.kit.routes import Route
-from loom.kit.rpc import SERVER_OPTIONS, Served, completed, opened
+from loom.kit.rpc import SERVER_OPTIONS, Reflection, Served, completed, opened
 from loom.kit.validate import parse
 from loom.log.clock import now_us
 from loom.v1 import security_pb2
@@ -31,7 +30,7 @@ __all__ = ["Identify", "relay"]
 
 CALL_SECONDS_MAX = 60.0
 CALLS_AT_ONCE_MAX = 1000
-reflection_aio: Any = vars(reflection)["aio"]
+NAMELESS = "send the metadata authorization: Bearer … or x-api-key"
 
 Identify = Callable[[list[str], list[str], str], Awaitable[str]]
 """The token of a call with these `authorization` and `x-api-key` from an address, or ""."""
@@ -57,7 +56,7 @@ async def relay(
     for name, handlers in by_service.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     names = (*by_service, reflection.SERVICE_NAME)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door, names), server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door.met, names), server)
     return await opened(server, settings, tuple(by_service), client_certificates=False)
 
 
@@ -116,8 +115,7 @@ class Door:
         bearer = await self.bearer(context)
         if not bearer:
             if not route.anonymous:
-                told = "send the metadata authorization: Bearer … or x-api-key"
-                raise Failure("UNAUTHENTICATED", told)
+                raise Failure("UNAUTHENTICATED", NAMELESS)
             self.stranger(address_of(context))
         if route.anonymous and not route.query:
             # Who logs in or joins is not yet anyone: an old token must not speak for him.
@@ -132,6 +130,13 @@ class Door:
             for name in ("authorization", "x-api-key")
         )
         return await self.identify(shown, keys, address_of(context))
+
+    async def met(self, context: grpc.aio.ServicerContext) -> None:
+        """Raise Failure for a caller whose token no service has checked."""
+        bearer = await self.bearer(context)
+        if not bearer:
+            raise Failure("UNAUTHENTICATED", NAMELESS)
+        await self.client.ask(security_pb2.WhoAmIRequest(), bearer=bearer)
 
     async def one(self, route: Route, data: bytes, given: Headers) -> bytes:
         """Carry one request and its answer."""
@@ -169,30 +174,6 @@ class Door:
             raise await self.client.report(
                 route, data, failure, given, CALL_SECONDS_MAX
             ) from failure
-
-
-class Reflection(reflection_aio.ReflectionServicer):
-    """Server reflection for callers whose token a service has checked."""
-
-    def __init__(self, door: Door, names: tuple[str, ...]) -> None:
-        super().__init__(names)
-        self.door = door
-
-    async def ServerReflectionInfo(
-        self, request_iterator: Any, unused_context: Any
-    ) -> AsyncIterator[Any]:
-        """Answer questions about the contracts."""
-        try:
-            bearer = await self.door.bearer(unused_context)
-            if not bearer:
-                told = "send the metadata authorization: Bearer … or x-api-key"
-                raise Failure("UNAUTHENTICATED", told)
-            await self.door.client.ask(security_pb2.WhoAmIRequest(), bearer=bearer)
-        except Exception as error:  # noqa: BLE001 - whatever fails, nothing is told
-            failure = failure_of(error)
-            await unused_context.abort(grpc.StatusCode[failure.code], failure.message)
-        async for answer in super().ServerReflectionInfo(request_iterator, unused_context):
-            yield answer
 
 
 def address_of(context: grpc.aio.ServicerContext) -> str:

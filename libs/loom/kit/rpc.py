@@ -33,8 +33,19 @@ from loom.log.clock import now_us
 if TYPE_CHECKING:
     from loom.kit.authorize import Caller
 
-__all__ = ["Call", "Client", "Doors", "Served", "completed", "opened", "serve", "serve_health"]
+__all__ = [
+    "Call",
+    "Client",
+    "Doors",
+    "Reflection",
+    "Served",
+    "completed",
+    "opened",
+    "serve",
+    "serve_health",
+]
 
+Meet = Callable[[grpc.aio.ServicerContext], Awaitable[None]]
 Authenticate = Callable[[str | None, str | None], Awaitable["Caller"]]
 
 GATEWAY = "spiffe://loomos/service/gateway"
@@ -122,7 +133,7 @@ async def serve(
     for name, handlers in by_service.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     names = (*by_service, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door, names), server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(door.met, names), server)
     return await opened(server, settings, tuple(by_service))
 
 
@@ -269,6 +280,11 @@ class Door:
             raise Failure("PERMISSION_DENIED", f"{route.method} is for services and nodes only")
         return await self.authenticate(spiffe, given.bearer or None)
 
+    async def met(self, context: grpc.aio.ServicerContext) -> None:
+        """Raise Failure for a caller whom nobody knows."""
+        given = headers(context.invocation_metadata() or ())
+        await self.authenticate(spiffe_of(context), given.bearer or None)
+
 
 def spiffe_of(context: grpc.aio.ServicerContext) -> str:
     """The one SPIFFE URI of the peer's certificate."""
@@ -317,19 +333,18 @@ async def parsed(route: Route, given: bytes | AsyncIterator[bytes]) -> AsyncIter
 
 
 class Reflection(reflection_aio.ReflectionServicer):
-    """Server reflection for known callers."""
+    """Server reflection for callers whom `meet` lets in; it raises for all others."""
 
-    def __init__(self, door: Door, names: tuple[str, ...]) -> None:
+    def __init__(self, meet: Meet, names: tuple[str, ...]) -> None:
         super().__init__(names)
-        self.door = door
+        self.meet = meet
 
     async def ServerReflectionInfo(
         self, request_iterator: Any, unused_context: Any
     ) -> AsyncIterator[Any]:
         """Answer questions about the contracts."""
         try:
-            given = headers(unused_context.invocation_metadata() or ())
-            await self.door.authenticate(spiffe_of(unused_context), given.bearer or None)
+            await self.meet(unused_context)
         except Exception as error:  # noqa: BLE001 - as in `guarded`
             failure = failure_of(error)
             await unused_context.abort(grpc.StatusCode[failure.code], failure.message)
