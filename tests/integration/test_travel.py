@@ -1,11 +1,11 @@
 """As of a moment, on a real log and real tables: rows then, what is kept, what is dropped."""
 
 import asyncio
-import types
 
 import pytest
 from tests.appending import append
 from tests.integration.conftest import writing
+from tests.travelling import over
 
 from loom.decider import Recorded, Rejected, Statement
 from loom.kit import scratch
@@ -108,12 +108,7 @@ async def writer(bus, store):
 
 @pytest.fixture
 async def travels(bus, store, settings):
-    own = settings("checkpoint")
-    made = types.SimpleNamespace(
-        **{name: getattr(bus, name) for name in dir(bus) if not name.startswith("_")}
-    )
-    made.postgres, made.environ = own.postgres, {}
-    found = Travels(SERVICE, made, store, Index())
+    found = Travels(SERVICE, over(bus, settings("checkpoint")), store, Index())
     yield found
     await found.stop()
 

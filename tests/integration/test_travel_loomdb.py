@@ -1,18 +1,14 @@
 """What LoomDB lists of its own it lists as of a moment too, also how far readers were."""
 
-import types
-
 import pytest
 from tests.appending import append
 from tests.integration.conftest import writing
+from tests.travelling import travelling
 
-from loom.kit import scratch
 from loom.kit.caller import Scope
-from loom.kit.travel import Travels
 from loom.log import envelope
 from loom.log.clock import now_us
 from loom.log.envelope import Origin
-from loom.store import Store
 from loom.v1 import loomdb_pb2 as pb
 from loomos.loomdb import query
 from loomos.loomdb.main import SERVICE
@@ -41,19 +37,8 @@ class Reader:
 
 @pytest.fixture
 async def travels(fresh_log, fresh_database, bus, settings):
-    own = settings("loomdb")
-    store = Store(own.postgres, "loomdb")
-    await store.open()
-    await store.prepare(SERVICE.schema)
-    made = types.SimpleNamespace(
-        **{name: getattr(bus, name) for name in dir(bus) if not name.startswith("_")}
-    )
-    made.postgres, made.environ = own.postgres, {}
-    found = Travels(SERVICE, made, store, None)
-    yield found
-    await found.stop()
-    await scratch.sweep(store, 0)
-    await store.close()
+    async with travelling(SERVICE, bus, settings("loomdb")) as found:
+        yield found
 
 
 async def test_subscriptions_feeds_and_rules_are_listed_as_of_a_moment(travels, bus):

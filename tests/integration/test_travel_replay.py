@@ -1,21 +1,18 @@
 """The fold of the scheduler's log and its projection tell the same of every moment."""
 
 import random
-import types
 
 import pytest
 from tests.appending import append
 from tests.cluster import spec
 from tests.integration.conftest import writing
+from tests.travelling import travelling
 
 from loom.decider import Context, Position, Rejected
-from loom.kit import scratch
 from loom.kit.replay import fold_until, time_at
-from loom.kit.travel import Travels
 from loom.log import envelope
 from loom.log.clock import now_us
 from loom.log.envelope import Origin
-from loom.store import Store
 from loom.v1 import common_pb2, security_pb2
 from loom.v1 import scheduler_pb2 as pb
 from loomos.scheduler.decide import decide
@@ -72,19 +69,8 @@ class Life:
 
 @pytest.fixture
 async def travels(fresh_log, fresh_database, bus, settings):
-    own = settings("scheduler")
-    store = Store(own.postgres, "scheduler")
-    await store.open()
-    await store.prepare(SERVICE.schema)
-    made = types.SimpleNamespace(
-        **{name: getattr(bus, name) for name in dir(bus) if not name.startswith("_")}
-    )
-    made.postgres, made.environ = own.postgres, {}
-    found = Travels(SERVICE, made, store, None)
-    yield found
-    await found.stop()
-    await scratch.sweep(store, 0)
-    await store.close()
+    async with travelling(SERVICE, bus, settings("scheduler")) as found:
+        yield found
 
 
 async def test_replay_and_as_of_agree_at_every_moment(travels, bus):
