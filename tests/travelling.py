@@ -1,4 +1,4 @@
-"""Travels through a service's past on real stores, its log read with the rights of the tests' bus."""
+"""Travels through a service's past on real stores; the tests' bus lends its rights to read."""
 
 import contextlib
 import types
@@ -30,7 +30,8 @@ async def travelling(service: Service, bus: Bus, settings: Settings) -> AsyncIte
     store = Store(settings.postgres, service.name)
     await store.open()
     await store.prepare(service.schema)
-    found = Travels(service, over(bus, settings), store, None)
+    nobody: Any = None
+    found = Travels(service, over(bus, settings), store, nobody)
     yield found
     await found.stop()
     await scratch.sweep(store, 0)
